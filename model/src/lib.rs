@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+
+mod adamw;
+pub mod bundled;
+pub mod chat;
+pub mod checkpoint;
+pub mod config;
+pub mod decoder;
+pub mod error;
+pub mod gguf;
+pub mod hub;
+mod kernel;
+pub mod lora;
+pub mod manifest;
+mod model;
+pub mod sampler;
+pub mod tokenizer;
+pub mod train;
+
+pub use adamw::{AdamW, AdamWParameters};
+pub use chat::{ChatTemplate, Message};
+pub use checkpoint::Checkpoint;
+pub use config::Config;
+pub use decoder::{Decoder, KvCache, Stream};
+pub use error::Error;
+pub use manifest::Manifest;
+pub use model::Model;
+pub use sampler::{Sampler, SamplingParameters};
+pub use tokenizer::{SpecialTokens, StreamDecoder, Tokenizer};
