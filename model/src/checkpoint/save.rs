@@ -1,0 +1,163 @@
+//! Writing a checkpoint so that it differs from its source in nothing but the replaced values.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use candle_core::Tensor;
+
+use super::{Checkpoint, CheckpointError, EMBEDDING, OUTPUT, Shard, shards, value};
+
+/// Files beside the weights that make a folder a usable model.
+const COMPANIONS: [&str; 13] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    shards::INDEX,
+    "USE_POLICY.md",
+];
+/// Licences have many spellings: LICENSE, LICENSE.txt, license.md, NOTICE.
+const LEGAL_PREFIXES: [&str; 3] = ["license", "licence", "notice"];
+
+pub(super) fn save(
+    checkpoint: &Checkpoint,
+    directory: &Path,
+    replaced: &BTreeMap<String, Tensor>,
+) -> Result<(), CheckpointError> {
+    check_replacements(checkpoint, replaced)?;
+    let directory = std::path::absolute(directory).map_err(write_failed(directory))?;
+    refuse_existing(&directory)?;
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Err(CheckpointError::OutputExists { directory });
+    };
+    fs::create_dir_all(parent).map_err(write_failed(parent))?;
+    // Beside the target, so that the rename stays within one file system; removed when anything below fails.
+    let mut partial = partial_folder(parent, &name.to_string_lossy()).map_err(write_failed(parent))?;
+    for shard in &checkpoint.shards {
+        write_shard(checkpoint, shard, partial.path(), replaced)?;
+    }
+    for companion in companions(checkpoint.directory())? {
+        copy(&companion, partial.path())?;
+    }
+    if directory.exists() {
+        // Empty, as checked above; some systems do not rename over an empty folder.
+        fs::remove_dir(&directory).map_err(write_failed(&directory))?;
+    }
+    fs::rename(partial.path(), &directory).map_err(write_failed(&directory))?;
+    // The folder has another name now: nothing is left to remove.
+    partial.disable_cleanup(true);
+    Ok(())
+}
+
+fn check_replacements(checkpoint: &Checkpoint, replaced: &BTreeMap<String, Tensor>) -> Result<(), CheckpointError> {
+    for (name, tensor) in replaced {
+        if name == OUTPUT && checkpoint.config().tie_word_embeddings {
+            return Err(CheckpointError::ReplacedTie);
+        }
+        let (_, entry) = checkpoint.find(name)?;
+        if tensor.dims() != entry.shape {
+            return Err(CheckpointError::ReplacedShape {
+                tensor: name.clone(),
+                expected: entry.shape.clone(),
+                found: tensor.dims().to_vec(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn refuse_existing(directory: &Path) -> Result<(), CheckpointError> {
+    let occupied = match fs::read_dir(directory) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    if occupied {
+        return Err(CheckpointError::OutputExists { directory: directory.to_owned() });
+    }
+    Ok(())
+}
+
+fn partial_folder(parent: &Path, name: &str) -> io::Result<tempfile::TempDir> {
+    let prefix = format!(".{name}.partial-");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    // Temporary folders are private by default; this one is going to be the result.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(parent)
+}
+
+/// The header is copied: names, order, types, shapes, offsets and metadata are all unchanged.
+fn write_shard(
+    checkpoint: &Checkpoint,
+    shard: &Shard,
+    directory: &Path,
+    replaced: &BTreeMap<String, Tensor>,
+) -> Result<(), CheckpointError> {
+    let path = inside(directory, &shard.file);
+    let failed = write_failed(&path);
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(&failed)?);
+    out.write_all(&shard.map[..shard.header.data_start]).map_err(&failed)?;
+    for entry in &shard.header.entries {
+        // A redundant copy of tied embeddings follows them.
+        let tied = entry.name == OUTPUT && checkpoint.config().tie_word_embeddings;
+        let bytes = match replaced.get(if tied { EMBEDDING } else { &entry.name }) {
+            Some(replacement) => Cow::Owned(value::encode(shard, entry, replacement)?),
+            None => Cow::Borrowed(shard.bytes(entry)),
+        };
+        out.write_all(&bytes).map_err(&failed)?;
+    }
+    // On disk before the folder gets its name, so that a crash cannot leave an empty file under it.
+    out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all()).map_err(&failed)
+}
+
+/// Files of the source folder that belong to the model and are no weights.
+fn companions(directory: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let failed = |source| CheckpointError::Read { file: directory.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let lower = name.to_lowercase();
+        let wanted = COMPANIONS.contains(&name) || LEGAL_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+        // `is_file` follows links: the Hub's cache consists of them.
+        if wanted && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn copy(file: &Path, directory: &Path) -> Result<(), CheckpointError> {
+    let path = inside(directory, file);
+    let bytes = fs::read(file).map_err(|source| CheckpointError::Read { file: file.to_owned(), source })?;
+    // Read and written rather than copied: a read-only source must not give a read-only result.
+    let write = || {
+        let mut out = File::create(&path)?;
+        out.write_all(&bytes)?;
+        out.sync_all()
+    };
+    write().map_err(write_failed(&path))
+}
+
+fn inside(directory: &Path, file: &Path) -> PathBuf {
+    // Every path here came from joining a folder and a file name.
+    directory.join(file.file_name().unwrap_or_default())
+}
+
+fn write_failed(file: &Path) -> impl Fn(io::Error) -> CheckpointError + use<'_> {
+    move |source| CheckpointError::Write { file: file.to_owned(), source }
+}
