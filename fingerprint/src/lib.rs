@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod atomic;
 pub mod bundle;
 pub mod candidates;
 pub mod check;

@@ -1,0 +1,96 @@
+//! Files that are there completely or not at all.
+//!
+//! The content goes to a temporary file in the same folder, is synced, and takes its name by a rename. A crash leaves
+//! the old file or the new one.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+/// Who may read the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Only its owner, whatever the umask says.
+    Owner,
+    /// As the umask says.
+    Public,
+}
+
+/// Writes `path`, in place of what was there. A symbolic link is followed: the file that it names is replaced.
+pub(crate) fn replace(
+    path: &Path,
+    access: Access,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let target = if path.is_symlink() { fs::canonicalize(path)? } else { path.to_owned() };
+    let folder = folder_of(&target);
+    let file = written(&folder, access, write)?;
+    file.persist(&target).map_err(|error| error.error)?;
+    sync_folder(&folder)
+}
+
+/// Writes `path` where nothing was; [`io::ErrorKind::AlreadyExists`] otherwise, even if the file appears meanwhile.
+pub(crate) fn create(
+    path: &Path,
+    access: Access,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<()> {
+    // Asked first so that nothing is written in vain; the rename below is what decides.
+    if path.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    let folder = folder_of(path);
+    let file = written(&folder, access, write)?;
+    file.persist_noclobber(path).map_err(|error| error.error)?;
+    sync_folder(&folder)
+}
+
+fn written(
+    folder: &Path,
+    access: Access,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".hallmark-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // The umask applies on top, as for any file that a program creates.
+        let mode = match access {
+            Access::Owner => 0o600,
+            Access::Public => 0o666,
+        };
+        builder.permissions(fs::Permissions::from_mode(mode));
+    }
+    #[cfg(not(unix))]
+    let _: Access = access;
+    let file = builder.tempfile_in(folder)?;
+    let mut writer = BufWriter::new(file.as_file());
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The rename itself must survive a power cut.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
