@@ -18,9 +18,7 @@ use protocol::{
 pub use self::{
     error::SetError,
     key::{Fingerprint, Opening},
-    stage::{
-        BeaconSource, DrawnBeacon, Embedding, SELF_DRAWN_STATEMENT, Stage, SurfaceForm, SurfaceText, self_drawn_beacon,
-    },
+    stage::{BeaconSource, DrawnBeacon, Embedding, SELF_DRAWN_STATEMENT, Stage, self_drawn_beacon},
 };
 
 /// The base model that a set was generated for.

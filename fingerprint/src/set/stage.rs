@@ -6,6 +6,8 @@ use protocol::ids::{Beacon, CommitmentRoot, ManifestDigest, SetRoot};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
+use crate::surface::Surface;
+
 /// What every report says when the claimant drew the beacon: nobody else can know how often it was drawn.
 pub const SELF_DRAWN_STATEMENT: &str = "the proof holds against innocent models but not against a claimant who grinds";
 
@@ -108,30 +110,5 @@ pub struct Embedding {
     /// Digest of the stamped model's manifest.
     pub stamped: ManifestDigest,
     /// The ways of asking that were trained, in the order of training.
-    pub surfaces: Vec<SurfaceText>,
-}
-
-/// One way of asking, as text: what is needed to render it again for any key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SurfaceText {
-    /// Short name, unique among the surfaces of a set.
-    pub name: String,
-    /// What surrounds the key.
-    pub form: SurfaceForm,
-}
-
-/// What surrounds a key on one surface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum SurfaceForm {
-    /// Nothing: the key as raw text to complete.
-    Raw,
-    /// The chat template, without a system message of ours (the template may put its default there).
-    Chat,
-    /// The chat template with this system message.
-    ChatWithSystem {
-        /// Content of the system message.
-        system: String,
-    },
+    pub surfaces: Vec<Surface>,
 }
