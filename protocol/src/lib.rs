@@ -10,8 +10,10 @@
     )
 )]
 
+pub mod binomial;
 pub mod commitment;
 pub mod draw;
+pub mod e_process;
 pub mod ids;
 pub mod matching;
 pub mod merkle;
