@@ -21,6 +21,10 @@ use memmap2::Mmap;
 
 pub use self::error::CheckpointError;
 use self::header::{Entry, Header};
+pub(crate) use self::{
+    save::is_legal,
+    shards::{INDEX, SINGLE, shard_names},
+};
 use crate::config::Config;
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -203,7 +207,7 @@ impl Checkpoint {
     fn missing(&self, name: &str) -> CheckpointError {
         let file = match self.shards.as_slice() {
             [shard] => shard.file.clone(),
-            _ => self.directory.join(shards::INDEX),
+            _ => self.directory.join(INDEX),
         };
         CheckpointError::Missing { file, tensor: name.to_owned() }
     }
@@ -220,6 +224,15 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// The weight files of a model folder, and the index if they are split; none of them is opened but the index.
+pub(crate) fn weight_files(directory: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let mut found = shards::find(directory)?;
+    if found.index.is_some() {
+        found.files.push(directory.join(INDEX));
+    }
+    Ok(found.files)
 }
 
 /// Where every tensor is; no name may occur twice.

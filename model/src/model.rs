@@ -1,0 +1,83 @@
+//! A whole model: what is in its folder, loaded and checked against each other.
+
+use std::path::{Path, PathBuf};
+
+use protocol::ids::ManifestDigest;
+use thiserror::Error;
+
+use crate::{Checkpoint, Config, Decoder, Error, Tokenizer, chat::ChatTemplate, hub, manifest::Manifest};
+
+/// A model that can be asked. Everything in it is read-only and may be shared between threads.
+#[derive(Debug)]
+pub struct Model {
+    /// Folder that it was loaded from.
+    pub directory: PathBuf,
+    /// Shape of the decoder and its special tokens.
+    pub config: Config,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// How a conversation becomes a prompt; base models have none.
+    pub chat: Option<ChatTemplate>,
+    /// Digest over weights, tokenizer, template and configuration.
+    pub manifest_digest: ManifestDigest,
+    /// The weights.
+    pub decoder: Decoder,
+}
+
+/// Parts of one folder that do not fit each other.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// The tokenizer gives ids for which there is no embedding.
+    #[error(
+        "the tokenizer in {} has {tokenizer} tokens, but the model has embeddings for {embeddings}; \
+         they belong to different models", directory.display()
+    )]
+    Vocabulary {
+        /// Folder with both.
+        directory: PathBuf,
+        /// Size of the tokenizer's vocabulary.
+        tokenizer: usize,
+        /// Rows of the embedding.
+        embeddings: usize,
+    },
+}
+
+impl Model {
+    /// Loads a folder, `org/name` from the Hub, or `bundled`.
+    ///
+    /// # Errors
+    /// When the reference leads to no model, or a part of it cannot be used.
+    pub fn load(reference: &str) -> Result<Self, Error> {
+        Self::open(&hub::resolve(reference)?)
+    }
+
+    /// Loads a folder.
+    ///
+    /// # Errors
+    /// When a part of the model cannot be used.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        // Small files first: their errors should not wait for the weights.
+        let checkpoint = Checkpoint::open(directory)?;
+        let tokenizer = Tokenizer::load(directory)?;
+        let chat = ChatTemplate::load(directory)?;
+        let config = checkpoint.config().clone();
+        if tokenizer.vocab_size() > config.vocab_size {
+            return Err(Error::Model(ModelError::Vocabulary {
+                directory: directory.to_owned(),
+                tokenizer: tokenizer.vocab_size(),
+                embeddings: config.vocab_size,
+            }));
+        }
+        // Both read every weight once; together they read the disk once.
+        let (decoder, manifest) = rayon::join(|| Decoder::load(&checkpoint), || Manifest::of(directory));
+        let (decoder, manifest) = (decoder?, manifest?);
+        Ok(Self {
+            directory: directory.to_owned(),
+            config,
+            tokenizer,
+            chat,
+            manifest_digest: manifest.digest(),
+            decoder,
+        })
+    }
+}

@@ -10,26 +10,17 @@ use std::{
 
 use candle_core::Tensor;
 
-use super::{Checkpoint, CheckpointError, EMBEDDING, OUTPUT, Shard, shards, value};
+use super::{Checkpoint, CheckpointError, EMBEDDING, INDEX, OUTPUT, Shard, value};
+use crate::manifest::CONFIGURATION_FILES;
 
-/// Files beside the weights that make a folder a usable model.
-const COMPANIONS: [&str; 13] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    shards::INDEX,
-    "USE_POLICY.md",
-];
 /// Licences have many spellings: LICENSE, LICENSE.txt, license.md, NOTICE.
-const LEGAL_PREFIXES: [&str; 3] = ["license", "licence", "notice"];
+const LEGAL_PREFIXES: [&str; 4] = ["license", "licence", "notice", "use_policy"];
+
+/// Whether a file states the terms of the model; such files travel with it.
+pub(crate) fn is_legal(name: &str) -> bool {
+    let name = name.to_lowercase();
+    LEGAL_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
 
 pub(super) fn save(
     checkpoint: &Checkpoint,
@@ -130,8 +121,7 @@ fn companions(directory: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let lower = name.to_lowercase();
-        let wanted = COMPANIONS.contains(&name) || LEGAL_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+        let wanted = CONFIGURATION_FILES.contains(&name) || name == INDEX || is_legal(name);
         // `is_file` follows links: the Hub's cache consists of them.
         if wanted && path.is_file() {
             files.push(path);

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::{CheckpointError, Shard};
 
-pub(super) const SINGLE: &str = "model.safetensors";
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// The largest published models have indices of a few megabytes.
 const MAX_INDEX_BYTES: u64 = 100_000_000;
