@@ -35,13 +35,14 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Raised(message)))
 }
 
-/// `str.strip` and its kin know a few more blanks than Rust; everything else is minijinja's.
+/// `str.strip` and its kin know a few more blanks than Rust, `str.title` other words; everything else is minijinja's.
 fn method(state: &mut State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     if let (Some(text), [], true) = (value.as_str(), arguments, value.kind() == ValueKind::String) {
         match name {
             "strip" => return Ok(text.trim_matches(is_blank).into()),
             "lstrip" => return Ok(text.trim_start_matches(is_blank).into()),
             "rstrip" => return Ok(text.trim_end_matches(is_blank).into()),
+            "title" => return Ok(title(text).into()),
             _ => {}
         }
     }
@@ -54,6 +55,21 @@ fn trim(value: &Value, characters: Option<String>) -> String {
         Some(characters) => text.trim_matches(|c| characters.contains(c)).to_owned(),
         None => text.trim_matches(is_blank).to_owned(),
     }
+}
+
+/// Python's `str.title`: a word is a run of letters that have a case.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_word = false;
+    for character in text.chars() {
+        if in_word {
+            out.extend(character.to_lowercase());
+        } else {
+            out.extend(character.to_uppercase());
+        }
+        in_word = character.is_lowercase() || character.is_uppercase();
+    }
+    out
 }
 
 /// Python's `str.isspace` for one character: Unicode's white space and the four information separators.
