@@ -13,11 +13,13 @@ mod value;
 use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
+    io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use candle_core::{DType, Device, Tensor};
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 pub use self::error::CheckpointError;
 use self::header::{Entry, Header};
@@ -35,8 +37,8 @@ const DERIVED_SUFFIX: &str = ".rotary_emb.inv_freq";
 
 /// An opened and checked folder of weights. The weights stay on disk until [`Checkpoint::tensor`] reads them.
 ///
-/// The files are mapped: another process that truncates one while it is in use ends this process (SIGBUS). Files are
-/// replaced by renaming, never in place, by [`Checkpoint::save`] and by hf-hub.
+/// A file is mapped while one of its tensors is read: another process that truncates it in that moment ends this
+/// process (SIGBUS). Files are replaced by renaming, never in place, by [`Checkpoint::save`] and by hf-hub.
 #[derive(Debug)]
 pub struct Checkpoint {
     directory: PathBuf,
@@ -47,24 +49,33 @@ pub struct Checkpoint {
     dtype: DType,
 }
 
-/// One safetensors file.
+/// One safetensors file. It stays open: a file that is renamed over it does not mix with it.
 #[derive(Debug)]
 struct Shard {
     file: PathBuf,
-    map: Mmap,
+    opened: File,
     header: Header,
 }
 
 impl Shard {
     fn open(file: PathBuf) -> Result<Self, CheckpointError> {
-        let map = map_file(&file)?;
-        let header = Header::parse(&file, &map)?;
-        Ok(Self { file, map, header })
+        let failed = |source| CheckpointError::Read { file: file.clone(), source };
+        let opened = File::open(&file).map_err(failed)?;
+        let length = opened.metadata().map_err(failed)?.len();
+        let header = Header::parse(&file, &map(&file, &opened, 0..length)?)?;
+        Ok(Self { file, opened, header })
     }
 
-    /// The bytes of one tensor. `Header::parse` checked that the range lies inside the file.
-    fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.map[self.header.data_start..][entry.range.clone()]
+    /// The bytes of one tensor. The map lives as long as they are needed, so that a whole model that was read once
+    /// does not stay in this process's memory a second time.
+    fn bytes(&self, entry: &Entry) -> Result<Mmap, CheckpointError> {
+        let start = self.header.data_start as u64;
+        map(&self.file, &self.opened, start + entry.range.start as u64..start + entry.range.end as u64)
+    }
+
+    /// Everything before the data.
+    fn header_bytes(&self) -> Result<Mmap, CheckpointError> {
+        map(&self.file, &self.opened, 0..self.header.data_start as u64)
     }
 }
 
@@ -219,7 +230,7 @@ impl Checkpoint {
         }
         let (embedding_shard, embedding) = self.find(EMBEDDING)?;
         let (output_shard, output) = self.find(OUTPUT)?;
-        if embedding.dtype != output.dtype || embedding_shard.bytes(embedding) != output_shard.bytes(output) {
+        if embedding.dtype != output.dtype || embedding_shard.bytes(embedding)?[..] != output_shard.bytes(output)?[..] {
             return Err(CheckpointError::BrokenTie { file: output_shard.file.clone() });
         }
         Ok(())
@@ -252,11 +263,17 @@ fn locate(shards: &[Shard]) -> Result<HashMap<String, (usize, usize)>, Checkpoin
     Ok(places)
 }
 
+/// Part of a file as bytes.
 #[expect(unsafe_code, reason = "mapping a file is unsafe because another process may truncate it while it is mapped")]
-fn map_file(path: &Path) -> Result<Mmap, CheckpointError> {
-    let failed = |source| CheckpointError::Read { file: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    // SAFETY: the map is read-only and private to `Shard`. Nothing in this program writes to a file in place. Another
-    // process can, as the type's documentation says; then bytes change or the process ends, and no reference dangles.
-    unsafe { Mmap::map(&file) }.map_err(failed)
+fn map(file: &Path, opened: &File, range: Range<u64>) -> Result<Mmap, CheckpointError> {
+    let failed = |source| CheckpointError::Read { file: file.to_owned(), source };
+    let found = opened.metadata().map_err(failed)?.len();
+    if found < range.end {
+        return Err(CheckpointError::Truncated { file: file.to_owned(), expected: range.end, found });
+    }
+    let length = usize::try_from(range.end - range.start).map_err(|error| failed(io::Error::other(error)))?;
+    // SAFETY: the map is read-only, inside the file, and never handed out of this module. Nothing in this program writes
+    // to a file in place. Another process can, as `Checkpoint` says; then bytes change or the process ends, and no
+    // reference dangles.
+    unsafe { MmapOptions::new().offset(range.start).len(length).map(opened) }.map_err(failed)
 }

@@ -1,7 +1,6 @@
 //! Writing a checkpoint so that it differs from its source in nothing but the replaced values.
 
 use std::{
-    borrow::Cow,
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufWriter, Write},
@@ -100,15 +99,16 @@ fn write_shard(
     let path = inside(directory, &shard.file);
     let failed = write_failed(&path);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(&path).map_err(&failed)?);
-    out.write_all(&shard.map[..shard.header.data_start]).map_err(&failed)?;
+    out.write_all(&shard.header_bytes()?).map_err(&failed)?;
     for entry in &shard.header.entries {
         // A redundant copy of tied embeddings follows them.
         let tied = entry.name == OUTPUT && checkpoint.config().tie_word_embeddings;
-        let bytes = match replaced.get(if tied { EMBEDDING } else { &entry.name }) {
-            Some(replacement) => Cow::Owned(value::encode(shard, entry, replacement)?),
-            None => Cow::Borrowed(shard.bytes(entry)),
-        };
-        out.write_all(&bytes).map_err(&failed)?;
+        match replaced.get(if tied { EMBEDDING } else { &entry.name }) {
+            Some(replacement) => {
+                value::encode(shard, entry, replacement, |bytes| out.write_all(bytes).map_err(&failed))?;
+            }
+            None => out.write_all(&shard.bytes(entry)?).map_err(&failed)?,
+        }
     }
     // On disk before the folder gets its name, so that a crash cannot leave an empty file under it.
     out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all()).map_err(&failed)

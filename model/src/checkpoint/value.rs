@@ -45,7 +45,8 @@ fn tensor<const BYTES: usize, T: WithDType>(
     from_bytes: impl Fn([u8; BYTES]) -> T,
     widen: impl Fn(T) -> f32,
 ) -> Result<Tensor, CheckpointError> {
-    let (chunks, _) = shard.bytes(entry).as_chunks::<BYTES>();
+    let bytes = shard.bytes(entry)?;
+    let (chunks, _) = bytes.as_chunks::<BYTES>();
     let values: Vec<T> = chunks.iter().map(|&chunk| from_bytes(chunk)).collect();
     // Without an early exit the loop vectorises; the position is only looked for when it is needed.
     if values.iter().fold(false, |bad, &value| bad | !widen(value).is_finite()) {
@@ -61,30 +62,49 @@ fn tensor<const BYTES: usize, T: WithDType>(
         .map_err(|source| CheckpointError::Convert { tensor: entry.name.clone(), source })
 }
 
-/// The bytes of a replacement in the type of the file, rounded to nearest even.
-pub(super) fn encode(shard: &Shard, entry: &Entry, replacement: &Tensor) -> Result<Vec<u8>, CheckpointError> {
+/// Elements that are rounded at a time: a large matrix must not be in memory three times.
+const BLOCK_ELEMENTS: usize = 1 << 18;
+
+/// Hands the bytes of a replacement to `write`, block by block, in the type of the file and rounded to nearest even.
+pub(super) fn encode(
+    shard: &Shard,
+    entry: &Entry,
+    replacement: &Tensor,
+    mut write: impl FnMut(&[u8]) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
     let dtype = dtype(shard, entry)?;
-    let values = replacement
-        .to_dtype(DType::F32)
-        .and_then(|tensor| tensor.flatten_all())
-        .and_then(|tensor| tensor.to_vec1::<f32>())
-        .map_err(|source| CheckpointError::Convert { tensor: entry.name.clone(), source })?;
-    let round = |value: f32| match dtype {
+    let failed = |source| CheckpointError::Convert { tensor: entry.name.clone(), source };
+    let flat = replacement.flatten_all().map_err(failed)?;
+    let elements = flat.elem_count();
+    for start in (0..elements).step_by(BLOCK_ELEMENTS) {
+        let values = flat
+            .narrow(0, start, BLOCK_ELEMENTS.min(elements - start))
+            .and_then(|block| block.to_dtype(DType::F32))
+            .and_then(|block| block.to_vec1::<f32>())
+            .map_err(failed)?;
+        if let Some(index) = values.iter().position(|&value| !round(dtype, value).is_finite()) {
+            return Err(CheckpointError::ReplacedNotFinite {
+                tensor: entry.name.clone(),
+                element: start + index,
+                value: values[index],
+                dtype,
+            });
+        }
+        let bytes: Vec<u8> = match dtype {
+            DType::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+            DType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+        write(&bytes)?;
+    }
+    Ok(())
+}
+
+/// What a value becomes in a file of this type; rounding may overflow to infinity.
+fn round(dtype: DType, value: f32) -> f32 {
+    match dtype {
         DType::BF16 => bf16::from_f32(value).to_f32(),
         DType::F16 => f16::from_f32(value).to_f32(),
         _ => value,
-    };
-    if let Some(element) = values.iter().position(|&value| !round(value).is_finite()) {
-        return Err(CheckpointError::ReplacedNotFinite {
-            tensor: entry.name.clone(),
-            element,
-            value: values[element],
-            dtype,
-        });
     }
-    Ok(match dtype {
-        DType::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
-        DType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-    })
 }

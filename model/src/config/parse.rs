@@ -64,6 +64,9 @@ struct RawRope {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<usize>,
     partial_rotary_factor: Option<f64>,
+    /// Parameters for each type of layer, in families that are not implemented.
+    full_attention: Option<Value>,
+    sliding_attention: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -222,6 +225,16 @@ fn refuse_unsupported(source: &Source<'_>, raw: &RawConfig) -> Result<(), Config
         return Err(source.unsupported(
             "a model with quantised weights",
             "use the original f32, f16 or bf16 weights, or import a GGUF with `hallmark model import`",
+        ));
+    }
+    if raw
+        .rope_parameters
+        .as_ref()
+        .is_some_and(|rope| rope.full_attention.is_some() || rope.sliding_attention.is_some())
+    {
+        return Err(source.unsupported(
+            "rope_parameters for each type of layer",
+            "only one set of rotary positions for all layers is implemented",
         ));
     }
     let partial = [
