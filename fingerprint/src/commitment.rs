@@ -94,6 +94,10 @@ pub struct PublishedDraw {
 }
 
 /// The public half of a set. It grows with the set and never changes what it said before.
+///
+/// A parsed commitment agrees with itself: the roots were made from these parameters and this beacon. That the root was
+/// published before the beacon, where the beacon came from, and that the stamped model carries the set are claims that
+/// no root binds; they are checked where the commitment was published, and by a proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commitment {
     parameters: CommitmentParameters,

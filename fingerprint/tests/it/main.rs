@@ -1,0 +1,6 @@
+mod commitment;
+mod export;
+mod set;
+mod show;
+mod support;
+mod vault;
