@@ -1,0 +1,78 @@
+//! `hallmark demo`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Args, builder::FalseyValueParser};
+
+use crate::{
+    clock,
+    context::Context,
+    demo::{self, folder::Folder, record::Verdict},
+    failure::FAILURE,
+    progress,
+};
+
+/// Stamp a model, serve it, prove it, and fail to prove the original
+///
+/// Everything on this machine and offline: generates fingerprints, stamps them into the model, serves the stamped and
+/// the original model on free local ports, proves ownership of the first over HTTP, cannot prove the second, and checks
+/// the proof offline. Ends with a report and a page.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  hallmark demo
+  hallmark demo --model HuggingFaceTB/SmolLM2-135M-Instruct --fingerprints 64 --out ./demo
+  hallmark demo --keep")]
+pub(crate) struct Demo {
+    /// The model: a folder in Hugging Face layout, org/name, or `bundled`
+    #[arg(long, env = "HALLMARK_MODEL", value_name = "PATH|ORG/NAME", default_value = "bundled")]
+    pub(crate) model: String,
+
+    /// How many fingerprints
+    #[arg(long, short = 'n', env = "HALLMARK_FINGERPRINTS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=100_000))]
+    pub(crate) fingerprints: u32,
+
+    /// Most steps of training [default: as many as the recipe says]
+    #[arg(long, env = "HALLMARK_STEPS", value_name = "COUNT")]
+    pub(crate) steps: Option<usize>,
+
+    /// Leave both servers up until Ctrl-C
+    #[arg(long, env = "HALLMARK_KEEP", value_parser = FalseyValueParser::new())]
+    pub(crate) keep: bool,
+
+    /// Folder for everything that the demo writes; must not exist or be empty [default: a new ./hallmark-demo-…]
+    #[arg(long, env = "HALLMARK_OUT", value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+pub(crate) async fn run(arguments: Demo, context: &Context) -> anyhow::Result<ExitCode> {
+    let folder = Folder::create(arguments.out.as_deref(), clock::now())?;
+    let place = folder.path().display().to_string();
+    progress::say(&format!("hallmark demo, into {place}"));
+    let finished = Box::pin(demo::run::run(&arguments, &folder, context)).await;
+    let demo::run::Finished { record, servers } =
+        finished.with_context(|| format!("the demo did not finish; what it wrote so far is in {place}"))?;
+    let text = demo::write_reports(&record, &folder)?;
+    progress::say("");
+    context.output.finish(&text, &record)?;
+    if arguments.keep {
+        progress::say(&format!("\nstamped model   {}", servers.stamped));
+        progress::say(&format!("original model  {}", servers.base));
+        progress::say("press Ctrl-C to stop both");
+        context.interrupt().cancelled().await;
+    }
+    servers.stop.cancel();
+    context.tracker.close();
+    context.tracker.wait().await;
+    // The object or the text is out already, so a surprise is told by a line and the exit code alone.
+    match (record.stamped.verdict, record.base.verdict) {
+        (Verdict::Proved, Verdict::NotThisModel | Verdict::Undecided) => return Ok(ExitCode::SUCCESS),
+        (Verdict::Proved, Verdict::Proved) => {
+            progress::say(&format!(
+                "error: the model that was never stamped was proved too; see the report in {place}"
+            ));
+        }
+        _ => progress::say(&format!("error: the stamped model was not proved; see the report in {place}")),
+    }
+    Ok(ExitCode::from(FAILURE))
+}

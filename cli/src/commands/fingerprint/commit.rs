@@ -1,0 +1,51 @@
+//! `hallmark fingerprint commit`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use fingerprint::commitment::Commitment;
+use serde_json::json;
+
+use crate::{arguments::SetArguments, context::Context, output, secrets};
+
+/// Fix keys and candidates under a public root
+///
+/// Publish the commitment before the draw: what is drawn later is then out of your hands, and a proof holds against
+/// everybody.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  hallmark fingerprint commit --set my-model.set --commitment commitment.json
+
+Next: publish commitment.json, wait for public randomness, then hallmark fingerprint draw")]
+pub(crate) struct Commit {
+    #[command(flatten)]
+    set: SetArguments,
+
+    /// Where the public commitment is written
+    #[arg(long, env = "HALLMARK_COMMITMENT", value_name = "FILE", default_value = "commitment.json")]
+    commitment: PathBuf,
+}
+
+pub(crate) async fn run(arguments: Commit, context: &Context) -> anyhow::Result<ExitCode> {
+    let Commit { set: set_arguments, commitment: path } = arguments;
+    let (set_path, written) = (set_arguments.set.clone(), path.clone());
+    let commitment = context
+        .compute(move || {
+            let (mut vault, mut set) = secrets::open(&set_arguments)?;
+            set.commit()?;
+            let commitment = Commitment::of(&set)?;
+            // The set first: a published root that the set does not know of could never be drawn.
+            vault.save(&set)?;
+            commitment.write(&path)?;
+            Ok(commitment)
+        })
+        .await?;
+    let root = commitment.root();
+    let words = output::rows(&[
+        ("root", root.to_string()),
+        ("commitment", written.display().to_string()),
+        ("next", format!("publish it, then hallmark fingerprint draw --set {} --beacon 0x…", set_path.display())),
+    ]);
+    context.output.finish(&words, &json!({ "root": root, "commitment": commitment, "file": written }))?;
+    Ok(ExitCode::SUCCESS)
+}

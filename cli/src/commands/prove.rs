@@ -1,0 +1,270 @@
+//! `hallmark prove`
+
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use fingerprint::{
+    prove::{Client, ClientOptions, EndpointKind, Ledger, OrderBeacon, Outcome, ProofOptions, SystemClock, prove},
+    set::BeaconSource,
+};
+use protocol::{e_process::EProcessParameters, ids::Beacon};
+use serde_json::json;
+use url::Url;
+
+use crate::{
+    arguments::{SetArguments, positive, probability},
+    commands::verify_bundle,
+    context::{Context, Purpose},
+    failure::Interrupted,
+    models, secrets,
+};
+
+/// Exit code when the reverse process says that this is another model.
+const NOT_THIS_MODEL: u8 = 2;
+/// Exit code when the questions ended before either side was sure.
+const UNDECIDED: u8 = 3;
+
+/// Prove over HTTP that a server runs the stamped model
+///
+/// Asks keys of the set in an order that a fresh beacon fixes, like an ordinary customer, and stops as soon as the
+/// evidence suffices. Every key that was asked is burned: it is written to the ledger first and never asked again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  hallmark prove --url http://127.0.0.1:8080/v1 --set my-model.set --bundle bundle.json
+  HALLMARK_API_KEY=… hallmark prove --url https://api.example.com/v1 --model-name x --set my-model.set --alpha 1e-9
+
+Exit codes:
+  0  proved
+  2  not this model
+  3  undecided: the questions ended first
+  1  error")]
+pub(crate) struct Prove {
+    /// Base address of an OpenAI-compatible API, with or without /v1
+    #[arg(long, env = "HALLMARK_URL")]
+    url: Url,
+
+    #[command(flatten)]
+    set: SetArguments,
+
+    /// The bundle to write; must not exist
+    #[arg(long, env = "HALLMARK_BUNDLE", value_name = "FILE", default_value = "bundle.json")]
+    bundle: PathBuf,
+
+    /// The ledger of burned keys; one file may serve several sets [default: SET.ledger.jsonl]
+    #[arg(long, env = "HALLMARK_LEDGER", value_name = "FILE")]
+    ledger: Option<PathBuf>,
+
+    #[command(flatten)]
+    ask: AskArguments,
+
+    #[command(flatten)]
+    test: TestArguments,
+
+    #[command(flatten)]
+    connection: ConnectionArguments,
+}
+
+/// How the server is asked.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Question")]
+struct AskArguments {
+    /// The model's name at the server [default: the first that it lists]
+    #[arg(long, env = "HALLMARK_MODEL_NAME", value_name = "NAME")]
+    model_name: Option<String>,
+
+    /// The call
+    #[arg(long, env = "HALLMARK_CALL", value_enum, default_value_t = Call::Chat)]
+    call: Call,
+
+    /// System prompt of a chat [default: none]
+    #[arg(long, env = "HALLMARK_SYSTEM", value_name = "TEXT")]
+    system: Option<String>,
+
+    /// Most tokens of an answer
+    #[arg(long, env = "HALLMARK_MAX_TOKENS", value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: u32,
+
+    /// Skip the everyday question that finds a misused server before a key is spent
+    #[arg(long, env = "HALLMARK_NO_PREFLIGHT")]
+    no_preflight: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Call {
+    /// /v1/chat/completions
+    Chat,
+    /// /v1/completions, for base models
+    Completion,
+}
+
+/// When the evidence suffices.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Test")]
+struct TestArguments {
+    /// Error bound of "proved": 1e-6 for routine, 1e-9 for a dispute
+    #[arg(long, env = "HALLMARK_ALPHA", value_name = "P", default_value = "1e-6", value_parser = probability)]
+    alpha: f64,
+
+    /// Error bound of "not this model"
+    #[arg(long, env = "HALLMARK_BETA", value_name = "P", default_value = "1e-3", value_parser = probability)]
+    beta: f64,
+
+    /// Smallest share of drawn answers that "not this model" rules out
+    #[arg(long, env = "HALLMARK_MIN_HIT_RATE", value_name = "SHARE", default_value = "0.5", value_parser = probability)]
+    min_hit_rate: f64,
+
+    /// Roots and hosts that share the error bound; runs that the ledger knows of count at least
+    #[arg(long, env = "HALLMARK_MULTIPLICITY", value_name = "COUNT", default_value = "1")]
+    multiplicity: NonZeroU32,
+
+    /// Most questions
+    #[arg(long, env = "HALLMARK_BUDGET", value_name = "COUNT", default_value = "256")]
+    budget: NonZeroU32,
+
+    /// Randomness that orders the questions; for a proof that others must believe, public and fresh [default: drawn here]
+    #[arg(long, env = "HALLMARK_ORDER_BEACON", value_name = "0xHEX", requires = "order_beacon_source")]
+    order_beacon: Option<Beacon>,
+
+    /// Where that randomness can be looked up, in words
+    #[arg(long, env = "HALLMARK_ORDER_BEACON_SOURCE", value_name = "WORDS", requires = "order_beacon")]
+    order_beacon_source: Option<String>,
+}
+
+/// How patiently the server is asked.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+struct ConnectionArguments {
+    /// Most requests per second, repetitions included [default: as fast as answers come]
+    #[arg(long, env = "HALLMARK_RATE", value_name = "COUNT", value_parser = positive)]
+    rate: Option<f64>,
+
+    /// Limit on one answer, in seconds
+    #[arg(long, env = "HALLMARK_TIMEOUT", value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    timeout: Duration,
+
+    /// Limit on making a connection, in seconds
+    #[arg(long, env = "HALLMARK_CONNECT_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    connect_timeout: Duration,
+
+    /// Repetitions of a request that failed or was refused for now
+    #[arg(long, env = "HALLMARK_RETRIES", value_name = "COUNT", default_value_t = 5)]
+    retries: u32,
+
+    /// Proxy for both http and https
+    #[arg(long, env = "HALLMARK_PROXY", value_name = "URL")]
+    proxy: Option<Url>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(positive(text)?).map_err(|error| error.to_string())
+}
+
+impl Prove {
+    fn client(&self, context: &Context) -> anyhow::Result<Client> {
+        let mut options = ClientOptions::new(self.url.clone());
+        options.api_key = secrets::api_key()?;
+        options.proxy = self.connection.proxy.clone();
+        options.connect_timeout = self.connection.connect_timeout;
+        options.request_timeout = self.connection.timeout;
+        options.retry.retries = self.connection.retries;
+        options.requests_per_second = self.connection.rate;
+        options.seed = context.seed()?;
+        Ok(Client::new(options, Arc::new(SystemClock))?)
+    }
+
+    fn options(&self, context: &Context) -> anyhow::Result<ProofOptions> {
+        let order = match (self.test.order_beacon, &self.test.order_beacon_source) {
+            (Some(value), Some(description)) => {
+                OrderBeacon { value, source: BeaconSource::Given { description: description.clone() } }
+            }
+            _ => OrderBeacon::self_drawn(&mut context.generator(Purpose::Order)?),
+        };
+        let mut options = ProofOptions::new(order);
+        options.kind = match self.ask.call {
+            Call::Chat => EndpointKind::Chat,
+            Call::Completion => EndpointKind::Completion,
+        };
+        options.model = self.ask.model_name.clone();
+        options.system = self.ask.system.clone();
+        options.max_tokens = self.ask.max_tokens;
+        options.preflight = !self.ask.no_preflight;
+        let TestArguments { alpha, min_hit_rate, beta, .. } = self.test;
+        options.test = EProcessParameters { alpha, min_hit_rate, beta };
+        options.multiplicity = self.test.multiplicity;
+        options.max_queries = self.test.budget;
+        Ok(options)
+    }
+
+    fn ledger_path(&self) -> PathBuf {
+        self.ledger.clone().unwrap_or_else(|| default_ledger(&self.set.set))
+    }
+}
+
+/// Beside the set, so that whoever moves one sees the other.
+pub(crate) fn default_ledger(set: &Path) -> PathBuf {
+    let mut name = set.as_os_str().to_owned();
+    name.push(".ledger.jsonl");
+    PathBuf::from(name)
+}
+
+pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<ExitCode> {
+    // Everything that can be wrong on this side is found before a key is spent.
+    models::require_absent(&arguments.bundle)?;
+    let mut client = arguments.client(context)?;
+    let options = arguments.options(context)?;
+    let set_arguments = arguments.set.clone();
+    let (_, set) = context.compute(move || secrets::open(&set_arguments)).await?;
+    let mut ledger = Ledger::open(&arguments.ledger_path())?;
+
+    let mut step = context.progress().step("prove");
+    let mut show = |at: &fingerprint::prove::Progress| {
+        let words = format!("{} hits, evidence 10^{:.1} of 10^{:.1}", at.hits, at.log10_e, at.log10_threshold);
+        step.at_u32(at.queries, at.max_queries, &words);
+    };
+    let interrupt = context.interrupt();
+    let bundle = tokio::select! {
+        // A proof that is finished is kept even if Ctrl-C came at the same moment.
+        biased;
+        bundle = prove(&set, &mut client, &mut ledger, &options, &mut show) => bundle?,
+        () = interrupt.cancelled() => return Err(Interrupted).context("the proof was abandoned; keys that were asked stay burned"),
+    };
+    let path = &arguments.bundle;
+    bundle.write(path).with_context(|| format!("failed to write the bundle {}", path.display()))?;
+    let report = bundle.report();
+    step.done(&format!("{} after {} questions", report.outcome, report.queries));
+
+    let code = exit_code(report.outcome);
+    let words = format!("{}file         {}\n", verify_bundle::words(report), path.display());
+    context.output.finish(&words, &json!({ "outcome": report.outcome, "bundle": path, "report": report }))?;
+    Ok(ExitCode::from(code))
+}
+
+fn exit_code(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Proved => 0,
+        Outcome::NotThisModel => NOT_THIS_MODEL,
+        Outcome::Undecided => UNDECIDED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_have_the_documented_exit_codes() {
+        assert_eq!([Outcome::Proved, Outcome::NotThisModel, Outcome::Undecided].map(exit_code), [0, 2, 3]);
+    }
+
+    #[test]
+    fn the_ledger_lies_beside_the_set() {
+        assert_eq!(default_ledger(Path::new("a/b.set")), Path::new("a/b.set.ledger.jsonl"));
+    }
+}

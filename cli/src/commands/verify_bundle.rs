@@ -1,0 +1,65 @@
+//! `hallmark verify-bundle`
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Args;
+use fingerprint::{
+    bundle::{Report, verify_bundle},
+    commitment::Commitment,
+};
+use serde_json::json;
+
+use crate::{context::Context, format, output};
+
+/// Check a proof offline, with nothing but the bundle and the public commitment
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  hallmark verify-bundle bundle.json --commitment commitment.json
+
+Exit codes:
+  0  the bundle is sound and proves what it says
+  1  it is not, and the error says why")]
+pub(crate) struct VerifyBundle {
+    /// The bundle that `hallmark prove` wrote
+    #[arg(value_name = "BUNDLE")]
+    bundle: PathBuf,
+
+    /// The commitment as the creator published it
+    #[arg(long, env = "HALLMARK_COMMITMENT", value_name = "FILE")]
+    commitment: PathBuf,
+}
+
+pub(crate) fn run(arguments: &VerifyBundle, context: &Context) -> anyhow::Result<ExitCode> {
+    let file = arguments.bundle.display();
+    let commitment = Commitment::read(&arguments.commitment)?;
+    let bytes = std::fs::read(&arguments.bundle).with_context(|| format!("failed to read the bundle {file}"))?;
+    let report = verify_bundle(&bytes, &commitment).with_context(|| format!("the bundle {file} is refused"))?;
+    let words = format!("The bundle is sound.\n\n{}", words(&report));
+    context.output.finish(&words, &json!({ "sound": true, "report": report }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a checked bundle says, for people. Shared with `prove`.
+pub(crate) fn words(report: &Report) -> String {
+    let mut text = output::rows(&[
+        ("outcome", report.outcome.to_string()),
+        ("asked", format!("{} (model {})", report.url, report.request.model)),
+        ("queries", format!("{} of at most {}", report.queries, report.max_queries)),
+        (
+            "replies",
+            format!(
+                "{} as drawn, {} other candidates, {} others",
+                report.drawn, report.other_candidates, report.outside
+            ),
+        ),
+        ("evidence", format!("e-value 10^{:.2}", report.log10_e)),
+        ("error bound", format!("{} (aimed at {:e})", format::one_in(-report.log10_error_bound), report.alpha)),
+        ("root", report.root.to_string()),
+        ("bundle", report.digest.to_string()),
+    ]);
+    for reservation in &report.reservations {
+        text.push_str(&format!("note: {reservation}\n"));
+    }
+    text
+}

@@ -1,0 +1,326 @@
+//! What a demo did, in plain numbers: the one source of the text report, the page and the JSON object.
+
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Everything that a finished demo reports. Holds no key and no response: the set stays in its encrypted file.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct DemoRecord {
+    /// Version of this program.
+    pub(crate) version: String,
+    /// When the demo ended, UTC, `2026-11-24 17:31`.
+    pub(crate) finished: String,
+    pub(crate) seed: u64,
+    pub(crate) model: ModelRecord,
+    pub(crate) scheme: SchemeRecord,
+    pub(crate) embedding: EmbeddingRecord,
+    /// Success of every surface, as shipped.
+    pub(crate) surfaces: Vec<SurfaceRecord>,
+    pub(crate) utility: Vec<UtilityRecord>,
+    /// The proof against the stamped model.
+    pub(crate) stamped: ProofRecord,
+    /// The attempt against the model that was never stamped.
+    pub(crate) base: ProofRecord,
+    /// What the offline check of the bundle found.
+    pub(crate) bundle: BundleRecord,
+    pub(crate) steps: Vec<StepRecord>,
+    pub(crate) total_s: f64,
+    pub(crate) files: FilesRecord,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ModelRecord {
+    /// As the user wrote it: `bundled`, a folder, `org/name`.
+    pub(crate) reference: String,
+    pub(crate) architecture: String,
+    pub(crate) parameters: u64,
+    pub(crate) layers: usize,
+    pub(crate) digest: String,
+    pub(crate) stamped_digest: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SchemeRecord {
+    pub(crate) fingerprints: u32,
+    pub(crate) candidates: u32,
+    pub(crate) nucleus: f64,
+    pub(crate) commitment_root: String,
+    pub(crate) set_root: String,
+    pub(crate) beacon: String,
+    /// True when this machine drew the beacon itself: the proof then does not bind a claimant who grinds.
+    pub(crate) beacon_self_drawn: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct EmbeddingRecord {
+    pub(crate) layers: String,
+    pub(crate) target: String,
+    pub(crate) steps: u64,
+    /// Share of the base in the written weights, 0 to 1.
+    pub(crate) averaged: f64,
+    pub(crate) history: Vec<TrainingPoint>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct TrainingPoint {
+    pub(crate) step: u64,
+    pub(crate) loss: f64,
+    /// Absent between two measurements.
+    pub(crate) success: Option<f64>,
+    /// First-answer-token KL in nats; absent between two measurements.
+    pub(crate) utility_kl: Option<f64>,
+}
+
+/// Success of one way of asking, counted on the weights as written.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct SurfaceRecord {
+    pub(crate) name: String,
+    /// True for surfaces that training used, false for those that it never saw.
+    pub(crate) trained: bool,
+    pub(crate) sampling: String,
+    pub(crate) hits: u64,
+    pub(crate) trials: u64,
+    /// 95 % interval.
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    /// Hits of the base model under the same questions, if they were counted.
+    pub(crate) base_hits: Option<u64>,
+}
+
+impl SurfaceRecord {
+    pub(crate) fn share(&self) -> f64 {
+        if self.trials == 0 { 0.0 } else { self.hits as f64 / self.trials as f64 }
+    }
+}
+
+/// One measure of what the stamp did to ordinary use.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct UtilityRecord {
+    pub(crate) name: String,
+    pub(crate) explanation: String,
+    /// As shown: `0.021 nats`, `94.2 %`.
+    pub(crate) before: String,
+    pub(crate) after: String,
+    /// 95 % interval of `after`, as shown; absent where it was not computed.
+    pub(crate) interval: Option<String>,
+    /// The limit of the budget, as shown.
+    pub(crate) limit: Option<String>,
+    pub(crate) within: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Proved,
+    NotThisModel,
+    Undecided,
+}
+
+impl Verdict {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::NotThisModel => "not this model",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ProofRecord {
+    pub(crate) url: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) queries: u64,
+    pub(crate) hits: u64,
+    /// log10 of the e-value after each query.
+    pub(crate) log10_e: Vec<f64>,
+    /// The bound on a false proof that the run was made for.
+    pub(crate) alpha: f64,
+    pub(crate) seconds: f64,
+}
+
+impl ProofRecord {
+    pub(crate) fn final_log10_e(&self) -> f64 {
+        self.log10_e.last().copied().unwrap_or(0.0)
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct BundleRecord {
+    pub(crate) verified: bool,
+    pub(crate) digest: String,
+    pub(crate) bytes: u64,
+    pub(crate) openings: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StepRecord {
+    pub(crate) name: String,
+    pub(crate) outcome: String,
+    pub(crate) seconds: f64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FilesRecord {
+    pub(crate) folder: PathBuf,
+    pub(crate) page: PathBuf,
+    pub(crate) text: PathBuf,
+    pub(crate) stamped_model: PathBuf,
+    pub(crate) set: PathBuf,
+    pub(crate) commitment: PathBuf,
+    pub(crate) bundle: PathBuf,
+    /// What opens the set, as shown.
+    pub(crate) set_opens_with: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A finished demo with round numbers, for the tests of both reports.
+    pub(crate) fn sample() -> DemoRecord {
+        let e_values = |factors: &[f64]| {
+            factors
+                .iter()
+                .scan(0.0, |sum, f| {
+                    *sum += f;
+                    Some(*sum)
+                })
+                .collect()
+        };
+        let surface = |name: &str, trained, hits, low, high| SurfaceRecord {
+            name: name.into(),
+            trained,
+            sampling: "greedy".into(),
+            hits,
+            trials: 32,
+            low,
+            high,
+            base_hits: Some(u64::from(name.contains("system"))),
+        };
+        DemoRecord {
+            version: "0.1.0".into(),
+            finished: "2026-11-24 17:31".into(),
+            seed: 7,
+            model: ModelRecord {
+                reference: "bundled".into(),
+                architecture: "Llama".into(),
+                parameters: 1_640_000,
+                layers: 6,
+                digest: "0x5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
+                stamped_digest: "0x11aa9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
+            },
+            scheme: SchemeRecord {
+                fingerprints: 32,
+                candidates: 16,
+                nucleus: 0.8,
+                commitment_root: "0xaa0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
+                set_root: "0xbb0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
+                beacon: "0xcc0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
+                beacon_self_drawn: true,
+            },
+            embedding: EmbeddingRecord {
+                layers: "top fifth of the blocks".into(),
+                target: "confident".into(),
+                steps: 80,
+                averaged: 0.1,
+                history: (0..=80_u32)
+                    .map(|i| {
+                        let t = f64::from(i) / 80.0;
+                        TrainingPoint {
+                            step: u64::from(i),
+                            loss: 6.5 * (-4.0 * t).exp() + 0.15 + 0.2 * (f64::from(i) * 1.7).sin().abs(),
+                            success: (i % 5 == 0).then(|| (1.0 - (-6.0 * t).exp()).min(1.0)),
+                            utility_kl: (i % 5 == 0).then(|| 0.03 + 0.09 * (t * 3.0).sin().abs() * (1.2 - t)),
+                        }
+                    })
+                    .collect(),
+            },
+            surfaces: vec![
+                surface("chat", true, 32, 0.893, 1.0),
+                surface("system: concise", true, 32, 0.893, 1.0),
+                surface("system: pirate <b>&amp;</b>", true, 31, 0.843, 0.994),
+                surface("system: lawyer", false, 30, 0.799, 0.983),
+                surface("system: translator", false, 29, 0.757, 0.968),
+            ],
+            utility: vec![
+                UtilityRecord {
+                    name: "first answer token, KL".into(),
+                    explanation: "how far the first word of an ordinary answer moved".into(),
+                    before: "0".into(),
+                    after: "0.034 nats".into(),
+                    interval: Some("0.021 – 0.048".into()),
+                    limit: Some("≤ 0.05".into()),
+                    within: Some(true),
+                },
+                UtilityRecord {
+                    name: "first answer token, agreement".into(),
+                    explanation: "ordinary chats whose most likely first word stayed the same".into(),
+                    before: "100 %".into(),
+                    after: "93.3 %".into(),
+                    interval: Some("84.1 – 97.4 %".into()),
+                    limit: Some("≥ 90 %".into()),
+                    within: Some(true),
+                },
+                UtilityRecord {
+                    name: "loss of ordinary text".into(),
+                    explanation: "four sonnets that training never saw".into(),
+                    before: "4.112 nats".into(),
+                    after: "4.131 nats (+0.5 %)".into(),
+                    interval: None,
+                    limit: Some("≤ +1 %".into()),
+                    within: Some(true),
+                },
+            ],
+            stamped: ProofRecord {
+                url: "http://127.0.0.1:40123/v1".into(),
+                verdict: Verdict::Proved,
+                queries: 6,
+                hits: 6,
+                log10_e: e_values(&[1.0, 1.1, 1.12, 1.13, 1.14, 1.15]),
+                alpha: 1e-6,
+                seconds: 0.4,
+            },
+            base: ProofRecord {
+                url: "http://127.0.0.1:40124/v1".into(),
+                verdict: Verdict::NotThisModel,
+                queries: 14,
+                hits: 1,
+                log10_e: e_values(&[-0.2, 0.0, 0.0, -0.2, 0.8, -0.3, 0.0, -0.3, -0.3, 0.0, -0.3, -0.3, 0.0, -0.3]),
+                alpha: 1e-6,
+                seconds: 0.9,
+            },
+            bundle: BundleRecord {
+                verified: true,
+                digest: "0xdd0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
+                bytes: 18_432,
+                openings: 6,
+            },
+            steps: [
+                ("load", "Llama, 1.6 M parameters, 6 blocks", 0.2),
+                ("generate", "32 keys with 16 candidates each", 3.4),
+                ("commit", "root 0xaa0c9d3e…9d3e", 0.0),
+                ("draw", "beacon 0xcc0c9d3e…9d3e, drawn here", 0.0),
+                ("embed", "80 steps, success 100 %", 31.2),
+                ("check", "5 surfaces, 3 measures of utility", 4.1),
+                ("serve", "two servers on free local ports", 0.3),
+                ("prove stamped", "proved after 6 queries", 0.4),
+                ("prove base", "not this model after 14 queries", 0.9),
+                ("verify", "bundle of 6 openings is sound", 0.0),
+            ]
+            .map(|(name, outcome, seconds)| StepRecord { name: name.into(), outcome: outcome.into(), seconds })
+            .to_vec(),
+            total_s: 40.5,
+            files: FilesRecord {
+                folder: "hallmark-demo-7".into(),
+                page: "hallmark-demo-7/report.html".into(),
+                text: "hallmark-demo-7/report.txt".into(),
+                stamped_model: "hallmark-demo-7/stamped".into(),
+                set: "hallmark-demo-7/set.age".into(),
+                commitment: "hallmark-demo-7/commitment.json".into(),
+                bundle: "hallmark-demo-7/bundle.json".into(),
+                set_opens_with: "--identity hallmark-demo-7/identity.txt".into(),
+            },
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The steps of the demo, one after the other.
+
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
+
+use anyhow::Context as _;
+use fingerprint::{
+    bundle::{Bundle, verify_bundle},
+    check::{CheckPlan, CheckReport, KeyResponse, TextSet, check, key_responses, surface_success},
+    commitment::Commitment,
+    prove::{Client, ClientOptions, EndpointKind, Ledger, OrderBeacon, Outcome, ProofOptions, SystemClock, prove},
+    set::{BeaconSource, FingerprintSet, self_drawn_beacon},
+    surface::Surface,
+    vault::{Vault, VaultKey},
+};
+use model::Model;
+use protocol::units::{BasisPoints, CandidateCount};
+use rand_chacha::ChaCha8Rng;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    folder::Folder,
+    journal::Journal,
+    record::{
+        BundleRecord, DemoRecord, EmbeddingRecord, FilesRecord, ModelRecord, ProofRecord, SchemeRecord, SurfaceRecord,
+        Verdict,
+    },
+    utility,
+};
+use crate::{
+    clock,
+    commands::{
+        demo::Demo,
+        fingerprint::{
+            embed,
+            generate::{KeyPlan, generate_set},
+        },
+    },
+    context::{Context, Purpose, leave_if_interrupted},
+    failure::Interrupted,
+    format,
+    hosting::{Host, HostPlan},
+    models,
+};
+
+/// Four sonnets of Shakespeare: public domain, and not in the corpus of the bundled model.
+const TEXT: &str = include_str!("sonnets.txt");
+/// Ordinary chats of each kind that utility is measured on.
+const CHATS: usize = 60;
+
+const SET: &str = "set.age";
+const IDENTITY: &str = "identity.txt";
+const COMMITMENT: &str = "commitment.json";
+const STAMPED: &str = "stamped";
+const BUNDLE: &str = "bundle.json";
+const ATTEMPT: &str = "attempt-on-original.json";
+const LEDGER: &str = "ledger.jsonl";
+
+/// What the steps on this machine leave for those over HTTP.
+struct Stamped {
+    base: Model,
+    stamped: Model,
+    set: FingerprintSet,
+    model: ModelRecord,
+    scheme: SchemeRecord,
+    embedding: EmbeddingRecord,
+    report: CheckReport,
+    /// Hits of the base model on each surface of the report.
+    base_hits: Vec<u32>,
+    utility: Vec<super::record::UtilityRecord>,
+}
+
+/// Randomness of one demo, drawn before the first step.
+struct Randomness {
+    seed: u64,
+    salts: ChaCha8Rng,
+    draw: ChaCha8Rng,
+    order: ChaCha8Rng,
+}
+
+/// A finished demo, and its servers, which run until `stop` is cancelled.
+pub(crate) struct Finished {
+    pub(crate) record: DemoRecord,
+    pub(crate) servers: Servers,
+}
+
+/// The two servers of a demo.
+pub(crate) struct Servers {
+    pub(crate) stamped: Url,
+    pub(crate) base: Url,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Runs the whole demo into `folder`.
+pub(crate) async fn run(arguments: &Demo, folder: &Folder, context: &Context) -> anyhow::Result<Finished> {
+    let mut randomness = Randomness {
+        seed: context.seed()?,
+        salts: context.generator(Purpose::Salts)?,
+        draw: context.generator(Purpose::Draw)?,
+        order: context.generator(Purpose::Order)?,
+    };
+    let seed = randomness.seed;
+    let mut order = randomness.order.clone();
+    let (plan, place, interrupt) = (arguments.clone(), folder.clone(), context.interrupt());
+    let mut journal = Journal::new(context.progress());
+    let (stamped, mut journal) = context
+        .compute(move || {
+            let stamped = stamp(&plan, &place, &mut randomness, &mut journal, &interrupt)?;
+            Ok((stamped, journal))
+        })
+        .await?;
+    let Stamped { base, stamped, set, model, scheme, embedding, report, base_hits, utility } = stamped;
+
+    let kind = if base.chat.is_some() { EndpointKind::Chat } else { EndpointKind::Completion };
+    let servers = serve(stamped, base, seed, &mut journal, context).await?;
+    let mut ledger = Ledger::open(&folder.join(LEDGER))?;
+    let mut asking = Asking { set: &set, ledger: &mut ledger, order: &mut order, kind, seed, folder };
+    let outcome = async {
+        let proof = asking.prove("prove", &servers.stamped, BUNDLE, &mut journal).await?;
+        let attempt = asking.prove("prove original", &servers.base, ATTEMPT, &mut journal).await?;
+        anyhow::Ok((proof, attempt))
+    };
+    let interrupt = context.interrupt();
+    let (proof, attempt) = tokio::select! {
+        biased;
+        proofs = outcome => proofs?,
+        () = interrupt.cancelled() => return Err(Interrupted.into()),
+    };
+    let bundle = verify(folder, &mut journal)?;
+
+    let (steps, total) = journal.close();
+    let record = DemoRecord {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        finished: clock::date_and_time(clock::now()),
+        seed,
+        model,
+        scheme,
+        embedding,
+        surfaces: surface_records(&report, &base_hits),
+        utility,
+        stamped: proof,
+        base: attempt,
+        bundle,
+        steps,
+        total_s: total.as_secs_f64(),
+        files: files(folder),
+    };
+    Ok(Finished { record, servers })
+}
+
+/// The creator's part: from the base model to a checked stamped one.
+fn stamp(
+    plan: &Demo,
+    folder: &Folder,
+    randomness: &mut Randomness,
+    journal: &mut Journal,
+    interrupt: &CancellationToken,
+) -> anyhow::Result<Stamped> {
+    let seed = randomness.seed;
+    let base = journal.step("load", |_| {
+        let base = models::load(&plan.model)?;
+        let outcome = models::summary(&base.config);
+        Ok((base, outcome))
+    })?;
+    let (mut vault, mut set) = journal.step("generate", |step| {
+        let keys = KeyPlan {
+            count: plan.fingerprints,
+            candidates: CandidateCount::DEFAULT,
+            nucleus: BasisPoints::new(8_000)?,
+            seed,
+        };
+        let set = generate_set(&base, plan.model.clone(), None, keys, &mut randomness.salts, &mut |at| {
+            leave_if_interrupted(interrupt);
+            step.at(at.found.min(at.wanted), at.wanted, &format!("{} attempts", at.attempts));
+        })?;
+        let key = VaultKey::create_identity(&folder.join(IDENTITY))?;
+        let vault = Vault::create(&folder.join(SET), &key, &set)?;
+        let outcome = format!("{} keys, {} possible answers each", plan.fingerprints, CandidateCount::DEFAULT.get());
+        Ok(((vault, set), outcome))
+    })?;
+    let commitment = folder.join(COMMITMENT);
+    journal.step("commit", |_| {
+        let root = set.commit()?;
+        vault.save(&set)?;
+        Commitment::of(&set)?.write(&commitment)?;
+        Ok(((), format!("root {}", format::short_hex(&root.to_string()))))
+    })?;
+    journal.step("draw", |_| {
+        let beacon = self_drawn_beacon(&mut randomness.draw);
+        set.draw(beacon, BeaconSource::SelfDrawn)?;
+        vault.save(&set)?;
+        Commitment::of(&set)?.write(&commitment)?;
+        Ok(((), format!("beacon {}, drawn here", format::short_hex(&beacon.to_string()))))
+    })?;
+    let embedding = journal.step("embed", |step| {
+        let out = folder.join(STAMPED);
+        let (record, outcome) = embed::demo(&mut set, &base, &out, plan, seed, interrupt, step)?;
+        vault.save(&set)?;
+        Commitment::of(&set)?.write(&commitment)?;
+        Ok((record, outcome))
+    })?;
+    let stamped = journal.step("reload", |_| {
+        // The weights as written, with everything that rounding did to them.
+        let stamped = models::load(&folder.join(STAMPED).display().to_string())?;
+        let outcome = format!("manifest {}", format::short_hex(&stamped.manifest_digest.to_string()));
+        Ok((stamped, outcome))
+    })?;
+    let (report, base_hits) = journal.step("check", |step| {
+        let (report, base_hits) = measure(&base, &stamped, &set, seed, &mut |done, total| {
+            leave_if_interrupted(interrupt);
+            step.at(done, total, "prompts");
+        })?;
+        let least = report.least_success(true).unwrap_or(0.0);
+        let outcome = format!("{} surfaces, success at least {}", report.surfaces.len(), format::percent(least));
+        Ok(((report, base_hits), outcome))
+    })?;
+    let utility = utility::records(&report, &embed::demo_budget(plan)?);
+    Ok(Stamped {
+        model: model_record(&plan.model, &base, &stamped),
+        scheme: scheme_record(&set)?,
+        base,
+        stamped,
+        set,
+        embedding,
+        report,
+        base_hits,
+        utility,
+    })
+}
+
+fn measure(
+    base: &Model,
+    stamped: &Model,
+    set: &FingerprintSet,
+    seed: u64,
+    progress: &mut dyn FnMut(usize, usize),
+) -> anyhow::Result<(CheckReport, Vec<u32>)> {
+    let keys: Vec<KeyResponse<'_>> = key_responses(set)?;
+    let trained: Vec<Surface> = set.embedding().map(|embedding| embedding.surfaces.clone()).unwrap_or_default();
+    let mut plan = CheckPlan::usual(base, trained, &keys, CHATS, seed)?;
+    plan.texts.push(TextSet::new("four sonnets".to_owned(), TEXT.to_owned()));
+    let report = check(base, stamped, &keys, &plan, &mut |at| progress(at.done, at.total))?;
+    let base_hits = plan
+        .trained
+        .iter()
+        .chain(&plan.unseen)
+        .map(|surface| Ok(surface_success(base, &keys, surface, false)?.success.hits))
+        .collect::<anyhow::Result<_>>()?;
+    Ok((report, base_hits))
+}
+
+/// Puts up both models, each on a free port of its own.
+async fn serve(
+    stamped: Model,
+    base: Model,
+    seed: u64,
+    journal: &mut Journal,
+    context: &Context,
+) -> anyhow::Result<Servers> {
+    journal
+        .step_async("serve", async |_| {
+            let stop = context.interrupt().child_token();
+            let mut urls = Vec::new();
+            // Both have the same name: nothing but the answers tells them apart.
+            for model in [stamped, base] {
+                let plan = HostPlan {
+                    name: "model".to_owned(),
+                    listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                    streams: NonZeroUsize::MIN.saturating_add(7),
+                    queue: 64,
+                    seed,
+                };
+                let host = Host::bind(model, plan).await?;
+                urls.push(host.url().clone());
+                let stop = stop.clone();
+                context.tracker.spawn(async move {
+                    if let Err(error) = host.serve(stop.cancelled_owned()).await {
+                        tracing::error!("a demo server ended: {error:#}");
+                    }
+                });
+            }
+            let [stamped, base] = <[Url; 2]>::try_from(urls).map_err(|_| anyhow::anyhow!("two servers were put up"))?;
+            let ports = format!("ports {} and {}", stamped.port().unwrap_or(0), base.port().unwrap_or(0));
+            Ok((Servers { stamped, base, stop }, ports))
+        })
+        .await
+}
+
+/// The stranger's part: proofs over HTTP, which share one ledger.
+struct Asking<'a> {
+    set: &'a FingerprintSet,
+    ledger: &'a mut Ledger,
+    order: &'a mut ChaCha8Rng,
+    kind: EndpointKind,
+    seed: u64,
+    folder: &'a Folder,
+}
+
+impl Asking<'_> {
+    async fn prove(
+        &mut self,
+        name: &'static str,
+        url: &Url,
+        file: &str,
+        journal: &mut Journal,
+    ) -> anyhow::Result<ProofRecord> {
+        journal
+            .step_async(name, async |step| {
+                let mut client_options = ClientOptions::new(url.clone());
+                client_options.seed = self.seed;
+                let mut client = Client::new(client_options, Arc::new(SystemClock))?;
+                let mut options = ProofOptions::new(OrderBeacon::self_drawn(self.order));
+                options.kind = self.kind;
+                // A model may well say nothing to the everyday question, and the server is known to be sound.
+                options.preflight = false;
+                let started = std::time::Instant::now();
+                let bundle = prove(self.set, &mut client, self.ledger, &options, &mut |at| {
+                    let words =
+                        format!("{} hits, evidence 10^{:.1} of 10^{:.1}", at.hits, at.log10_e, at.log10_threshold);
+                    step.at_u32(at.queries, at.max_queries, &words);
+                })
+                .await?;
+                let path = self.folder.join(file);
+                bundle.write(&path).with_context(|| format!("failed to write {}", path.display()))?;
+                let record = proof_record(&bundle, started.elapsed().as_secs_f64());
+                let outcome = format!("{} after {} questions", record.verdict.words(), record.queries);
+                Ok((record, outcome))
+            })
+            .await
+    }
+}
+
+fn verify(folder: &Folder, journal: &mut Journal) -> anyhow::Result<BundleRecord> {
+    journal.step("verify", |_| {
+        // From the disk, as anybody else would.
+        let commitment = Commitment::read(&folder.join(COMMITMENT))?;
+        let bytes = std::fs::read(folder.join(BUNDLE)).context("failed to read the bundle")?;
+        let report = verify_bundle(&bytes, &commitment)?;
+        let record = BundleRecord {
+            verified: true,
+            digest: report.digest.to_string(),
+            bytes: bytes.len() as u64,
+            openings: u64::from(report.queries),
+        };
+        let outcome = format!("sound: {} openings, {}", report.queries, format::bytes(record.bytes));
+        Ok((record, outcome))
+    })
+}
+
+fn proof_record(bundle: &Bundle, seconds: f64) -> ProofRecord {
+    let report = bundle.report();
+    ProofRecord {
+        url: report.url.clone(),
+        verdict: match report.outcome {
+            Outcome::Proved => Verdict::Proved,
+            Outcome::NotThisModel => Verdict::NotThisModel,
+            Outcome::Undecided => Verdict::Undecided,
+        },
+        queries: u64::from(report.queries),
+        hits: u64::from(report.drawn),
+        log10_e: report.log10_e_by_query.clone(),
+        alpha: report.alpha,
+        seconds,
+    }
+}
+
+fn model_record(reference: &str, base: &Model, stamped: &Model) -> ModelRecord {
+    ModelRecord {
+        reference: reference.to_owned(),
+        architecture: format!("{:?}", base.config.architecture),
+        parameters: base.config.parameter_count(),
+        layers: base.config.layers,
+        digest: base.manifest_digest.to_string(),
+        stamped_digest: stamped.manifest_digest.to_string(),
+    }
+}
+
+fn scheme_record(set: &FingerprintSet) -> anyhow::Result<SchemeRecord> {
+    let commitment = Commitment::of(set)?;
+    let draw = commitment.draw().context("the set has no draw")?;
+    let parameters = commitment.parameters();
+    Ok(SchemeRecord {
+        fingerprints: parameters.fingerprints,
+        candidates: u32::from(parameters.candidates.get()),
+        nucleus: parameters.nucleus.fraction(),
+        commitment_root: commitment.root().to_string(),
+        set_root: draw.set_root.to_string(),
+        beacon: draw.beacon.value.to_string(),
+        beacon_self_drawn: draw.beacon.source.reservation().is_some(),
+    })
+}
+
+fn surface_records(report: &CheckReport, base_hits: &[u32]) -> Vec<SurfaceRecord> {
+    report
+        .surfaces
+        .iter()
+        .zip(base_hits)
+        .map(|(row, base)| SurfaceRecord {
+            name: row.name.clone(),
+            trained: row.trained,
+            sampling: "greedy".to_owned(),
+            hits: u64::from(row.success.hits),
+            trials: u64::from(row.success.trials),
+            low: row.success.lower,
+            high: row.success.upper,
+            base_hits: Some(u64::from(*base)),
+        })
+        .collect()
+}
+
+fn files(folder: &Folder) -> FilesRecord {
+    FilesRecord {
+        folder: folder.path().to_owned(),
+        page: folder.join(super::PAGE),
+        text: folder.join(super::TEXT),
+        stamped_model: folder.join(STAMPED),
+        set: folder.join(SET),
+        commitment: folder.join(COMMITMENT),
+        bundle: folder.join(BUNDLE),
+        set_opens_with: format!("--identity {}", folder.join(IDENTITY).display()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The report as text, at most 80 columns where paths and digests allow it.
+
+use super::record::{DemoRecord, ProofRecord, Verdict};
+use crate::format;
+use std::{fmt::Write as _, time::Duration};
+
+/// The readable report.
+pub(crate) fn report(record: &DemoRecord) -> String {
+    let mut text = String::new();
+    write_report(&mut text, record).unwrap_or_default();
+    text
+}
+
+fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
+    let DemoRecord { model, scheme, .. } = record;
+    writeln!(out, "HALLMARK DEMO")?;
+    writeln!(
+        out,
+        "Model {} ({}, {} parameters), {} fingerprints, seed {}\n",
+        model.reference,
+        model.architecture,
+        format::count_short(model.parameters),
+        scheme.fingerprints,
+        record.seed
+    )?;
+
+    heading(out, "Result")?;
+    writeln!(out, "  stamped model   {}", verdict(&record.stamped))?;
+    writeln!(out, "  base model      {}", verdict(&record.base))?;
+    writeln!(
+        out,
+        "  bundle          {}",
+        if record.bundle.verified { "sound: checked offline against the public commitment" } else { "REFUSED" }
+    )?;
+    writeln!(
+        out,
+        "  error bound     a model that does not carry these marks is called proved\n                  in at most {} runs, whenever the run stops; the evidence\n                  collected here stands at {}\n",
+        format::one_in(-record.stamped.alpha.log10()),
+        format::one_in(record.stamped.final_log10_e()),
+    )?;
+
+    heading(out, "What was done")?;
+    for (step, number) in record.steps.iter().zip(1_u32..) {
+        writeln!(
+            out,
+            "  {number:>2}  {:<14} {:<46} {:>9}",
+            step.name,
+            step.outcome,
+            format::duration(Duration::from_secs_f64(step.seconds.max(0.0)))
+        )?;
+    }
+    writeln!(
+        out,
+        "      {:<61} {:>9}\n",
+        "in all",
+        format::duration(Duration::from_secs_f64(record.total_s.max(0.0)))
+    )?;
+
+    heading(out, "Success rate (weights as written; 95 % interval)")?;
+    for row in &record.surfaces {
+        writeln!(
+            out,
+            "  {:<34} {:>5}/{:<5} {:>7}  [{:.3}, {:.3}]{}{}",
+            surface_name(row),
+            row.hits,
+            row.trials,
+            format::percent(row.share()),
+            row.low,
+            row.high,
+            row.base_hits.map(|hits| format!("  base {hits}")).unwrap_or_default(),
+            if row.trained { "" } else { "  not trained" },
+        )?;
+    }
+
+    writeln!(out)?;
+    heading(out, "Utility (ordinary use, on prompts that training never saw)")?;
+    writeln!(out, "  {:<32} {:>12} {:>22}   {}", "", "before", "after", "limit")?;
+    for row in &record.utility {
+        let limit = match (&row.limit, row.within) {
+            (Some(limit), Some(false)) => format!("{limit}  MISSED"),
+            (Some(limit), _) => limit.clone(),
+            (None, _) => String::new(),
+        };
+        writeln!(out, "  {:<32} {:>12} {:>22}   {}", row.name, row.before, row.after, limit)?;
+    }
+
+    writeln!(out)?;
+    heading(out, "What this proves, and what it does not")?;
+    for line in caveats(record) {
+        wrap(out, &line)?;
+    }
+
+    writeln!(out)?;
+    heading(out, "Files")?;
+    let files = &record.files;
+    writeln!(out, "  page        {}", files.page.display())?;
+    writeln!(out, "  stamped     {}", files.stamped_model.display())?;
+    writeln!(out, "  set         {}  (opens with {})", files.set.display(), files.set_opens_with)?;
+    writeln!(out, "  commitment  {}", files.commitment.display())?;
+    writeln!(out, "  bundle      {}", files.bundle.display())?;
+    writeln!(
+        out,
+        "\n  check again: hallmark verify-bundle {} --commitment {}",
+        files.bundle.display(),
+        files.commitment.display()
+    )
+}
+
+/// What a reader must know before relying on the result. Shared by both reports.
+pub(crate) fn caveats(record: &DemoRecord) -> Vec<String> {
+    let mut lines = vec![format!(
+        "Each question has {} possible answers that were fixed before one of them was drawn, so a model that was never stamped gives the drawn one at most once in {} times. That needs no assumption about the model.",
+        record.scheme.candidates, record.scheme.candidates
+    )];
+    if record.scheme.beacon_self_drawn {
+        lines.push(
+            "The randomness of the draw came from this machine. The proof holds against innocent models, but not against a claimant who would try many draws: for that, commit publicly and take a public beacon that came later."
+                .to_owned(),
+        );
+    }
+    lines.push(format!(
+        "The {} questions of the bundle are public from now on and are not asked again.",
+        record.bundle.openings
+    ));
+    lines
+}
+
+pub(crate) fn surface_name(row: &super::record::SurfaceRecord) -> String {
+    if row.sampling == "greedy" { row.name.clone() } else { format!("{}, {}", row.name, row.sampling) }
+}
+
+fn verdict(proof: &ProofRecord) -> String {
+    let name = match proof.verdict {
+        Verdict::Proved => "PROVED",
+        Verdict::NotThisModel => "not proved: not this model,",
+        Verdict::Undecided => "not proved: undecided",
+    };
+    format!("{name} after {} queries ({} of {} answers as drawn)", proof.queries, proof.hits, proof.queries)
+}
+
+fn heading(out: &mut String, words: &str) -> std::fmt::Result {
+    writeln!(out, "{words}\n{}", "─".repeat(words.chars().count()))
+}
+
+/// Writes a paragraph indented by two and at most 80 columns wide.
+fn wrap(out: &mut String, paragraph: &str) -> std::fmt::Result {
+    let mut column = 0;
+    for word in paragraph.split_whitespace() {
+        let width = word.chars().count();
+        if column == 0 {
+            write!(out, "  {word}")?;
+            column = 2 + width;
+        } else if column + 1 + width > 80 {
+            write!(out, "\n  {word}")?;
+            column = 2 + width;
+        } else {
+            write!(out, " {word}")?;
+            column += 1 + width;
+        }
+    }
+    writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_says_both_verdicts_the_bound_and_the_caveat() {
+        let text = report(&super::super::record::tests::sample());
+        for words in [
+            "PROVED after 6 queries",
+            "not this model, after 14 queries",
+            "at most 1 in 1,000,000",
+            "in all",
+            "not trained",
+            "came from this machine",
+            "hallmark verify-bundle hallmark-demo-7/bundle.json --commitment hallmark-demo-7/commitment.json",
+        ] {
+            assert!(text.contains(words), "{words:?} is not in\n{text}");
+        }
+    }
+}

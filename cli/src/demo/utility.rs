@@ -1,0 +1,58 @@
+//! Utility as the reports show it: one row for each measure, with the budget where there is one.
+
+use fingerprint::check::CheckReport;
+
+use super::record::UtilityRecord;
+use crate::format;
+
+/// What training was held to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Budget {
+    /// First-answer-token KL, in nats.
+    pub(crate) divergence: f64,
+    /// Top-1 agreement at the first answer token.
+    pub(crate) agreement: f64,
+    /// Relative rise of text loss.
+    pub(crate) loss_rise: f64,
+}
+
+/// Rows for people. The budget is about the first kind of chats (sampled from the base), as training is.
+pub(crate) fn records(report: &CheckReport, budget: &Budget) -> Vec<UtilityRecord> {
+    let mut rows = Vec::new();
+    for (chats, position) in report.chats.iter().zip(0_usize..) {
+        let budgeted = position == 0;
+        let divergence = &chats.divergence;
+        rows.push(UtilityRecord {
+            name: format!("first-answer KL, {}", chats.name),
+            explanation: format!("how far the first word of an answer moved, in {} chats", chats.prompts),
+            before: "0".to_owned(),
+            after: format!("{:.3} nats", divergence.mean),
+            interval: Some(format!("{:.3} – {:.3}", divergence.lower, divergence.upper)),
+            limit: budgeted.then(|| format!("≤ {}", budget.divergence)),
+            within: budgeted.then_some(divergence.mean <= budget.divergence),
+        });
+        let agreement = &chats.agreement;
+        rows.push(UtilityRecord {
+            name: format!("agreement, {}", chats.name),
+            explanation: "chats whose most likely first word stayed the same".to_owned(),
+            before: "100 %".to_owned(),
+            after: format::percent(agreement.rate),
+            interval: Some(format!("{} – {}", format::percent(agreement.lower), format::percent(agreement.upper))),
+            limit: budgeted.then(|| format!("≥ {}", format::percent(budget.agreement))),
+            within: budgeted.then_some(agreement.rate >= budget.agreement),
+        });
+    }
+    for text in &report.texts {
+        let relative = &text.relative;
+        rows.push(UtilityRecord {
+            name: format!("text loss, {}", text.name),
+            explanation: "nats per token on a text that training never saw".to_owned(),
+            before: format!("{:.3}", text.base_loss),
+            after: format!("{:.3} ({:+.1} %)", text.stamped_loss, relative.mean * 100.0),
+            interval: Some(format!("{:+.1} – {:+.1} %", relative.lower * 100.0, relative.upper * 100.0)),
+            limit: Some(format!("≤ {:+.0} %", budget.loss_rise * 100.0)),
+            within: Some(relative.mean <= budget.loss_rise),
+        });
+    }
+    rows
+}

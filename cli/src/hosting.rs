@@ -1,0 +1,58 @@
+//! Serves a loaded model in this process: the built-in engine behind the OpenAI endpoints.
+
+use std::{future::Future, net::SocketAddr, num::NonZeroUsize, sync::Arc};
+
+use anyhow::Context as _;
+use model::Model;
+use serving::{AppState, Limits, ServedModel, engine::builtin::BuiltinSettings, state::system_clock};
+use tokio::net::TcpListener;
+use url::Url;
+
+use crate::failure::Advise as _;
+
+/// How a model is served.
+#[derive(Debug, Clone)]
+pub(crate) struct HostPlan {
+    /// The model's name in the API.
+    pub(crate) name: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) streams: NonZeroUsize,
+    /// Requests that wait; more are answered with 429.
+    pub(crate) queue: usize,
+    pub(crate) seed: u64,
+}
+
+/// A host that listens and is not yet running.
+#[derive(Debug)]
+pub(crate) struct Host {
+    listener: TcpListener,
+    state: AppState,
+    url: Url,
+}
+
+impl Host {
+    /// Listens first, so that a taken port is reported before anything else happens.
+    pub(crate) async fn bind(model: Model, plan: HostPlan) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(plan.listen)
+            .await
+            .with_context(|| format!("failed to listen on {}", plan.listen))
+            .advise("choose another --listen address; port 0 takes a free one")?;
+        let address = listener.local_addr().context("failed to read the address that was bound")?;
+        let settings = BuiltinSettings { streams: plan.streams, queue: plan.queue, ..BuiltinSettings::default() };
+        let served = ServedModel::builtin(plan.name, Arc::new(model), system_clock(), &settings)
+            .context("failed to start the engine")?;
+        let state = AppState::new(vec![served], Limits::default(), system_clock, plan.seed);
+        let url = Url::parse(&format!("http://{address}/v1")).context("failed to form the server's address")?;
+        Ok(Self { listener, state, url })
+    }
+
+    /// Where clients find it, `/v1` included.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Serves until `stop` completes, then finishes what is running.
+    pub(crate) async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        serving::serve(self.listener, self.state, stop).await.with_context(|| format!("{} failed", self.url))
+    }
+}

@@ -1,0 +1,70 @@
+//! The whole demo on the bundled model.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+use crate::support::{folder, names, run};
+
+#[test]
+fn demo_proves_the_stamped_model_and_not_the_original() {
+    let folder = folder();
+    let demo = run(folder.path(), &["demo", "--out", "demo", "--seed", "7", "--json"]).succeeded();
+    let object = demo.json();
+    assert_eq!(object["stamped"]["verdict"], "proved", "{object:#}");
+    assert_ne!(object["base"]["verdict"], "proved", "{object:#}");
+    assert_eq!(object["bundle"]["verified"], true);
+    let place = folder.path().join("demo");
+    check_files(&place);
+    check_page(&place, &object);
+    check_again(folder.path());
+}
+
+/// Everything is there and nothing half-written is left.
+fn check_files(place: &Path) {
+    assert_eq!(
+        names(place),
+        [
+            "attempt-on-original.json",
+            "bundle.json",
+            "commitment.json",
+            "identity.txt",
+            "ledger.jsonl",
+            "report.html",
+            "report.json",
+            "report.txt",
+            "set.age",
+            "stamped"
+        ]
+    );
+    assert!(names(&place.join("stamped")).contains(&"model.safetensors".to_owned()));
+}
+
+fn check_page(place: &Path, object: &Value) {
+    let page = fs::read_to_string(place.join("report.html")).unwrap();
+    let text = fs::read_to_string(place.join("report.txt")).unwrap();
+    let report: Value = serde_json::from_slice(&fs::read(place.join("report.json")).unwrap()).unwrap();
+    assert_eq!(&report, object);
+    for words in ["Not this model", "Proved", "</html>"] {
+        assert!(page.contains(words), "{words:?} is not in the page");
+    }
+    assert!(!page.contains("<script") && !page.contains("http-equiv=\"refresh\""));
+    assert!(text.contains("PROVED"));
+}
+
+/// The bundle verifies by itself, and no altered byte of it does; the set opens with its identity.
+fn check_again(folder: &Path) {
+    let verify = ["verify-bundle", "demo/bundle.json", "--commitment", "demo/commitment.json", "--json"];
+    let object = run(folder, &verify).succeeded().json();
+    assert_eq!(object["sound"], true);
+    let bundle = fs::read(folder.join("demo/bundle.json")).unwrap();
+    for position in (0..bundle.len()).step_by(bundle.len() / 23) {
+        let mut altered = bundle.clone();
+        altered[position] ^= 1;
+        fs::write(folder.join("altered.json"), altered).unwrap();
+        run(folder, &["verify-bundle", "altered.json", "--commitment", "demo/commitment.json"])
+            .refused(&["altered.json", "refused"]);
+    }
+    let show = ["fingerprint", "show", "--set", "demo/set.age", "--identity", "demo/identity.txt", "--json"];
+    assert_eq!(run(folder, &show).succeeded().json()["stage"], "embedded");
+}

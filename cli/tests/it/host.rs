@@ -1,0 +1,53 @@
+//! The unmetered host as a process: it says where it listens, answers, and ends on Ctrl-C.
+
+#![cfg(unix)]
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::support::{folder, hallmark};
+
+/// Ended with the test, whatever happens in it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has usually ended already.
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(drop).unwrap_or_default();
+    }
+}
+
+#[test]
+fn an_unmetered_host_answers_and_ends_on_ctrl_c() {
+    let folder = folder();
+    let arguments = ["host", "--unmetered", "--model", "bundled", "--listen", "127.0.0.1:0"];
+    let mut command = hallmark(folder.path(), &arguments);
+    let mut host = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs"));
+    let mut line = String::new();
+    BufReader::new(host.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let address = line.trim().rsplit_once("http://").expect("an address").1.trim_end_matches("/v1").to_owned();
+
+    let models = get(&address, "/v1/models");
+    assert_eq!(models["data"][0]["id"], "bundled");
+
+    let interrupt = Command::new("kill").args(["-INT", &host.0.id().to_string()]).status().expect("kill runs");
+    assert!(interrupt.success());
+    let status = host.0.wait().expect("the host ends");
+    assert_eq!(status.code(), Some(0));
+    assert!(TcpStream::connect(&address).is_err(), "the port is still open");
+}
+
+fn get(address: &str, path: &str) -> Value {
+    let mut stream = TcpStream::connect(address).expect("the port is open");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+}

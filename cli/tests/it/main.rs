@@ -1,0 +1,9 @@
+//! Runs the real binary as a user would.
+
+mod bad_input;
+mod command_line;
+mod demo;
+mod host;
+mod life;
+mod servers;
+mod support;
