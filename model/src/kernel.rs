@@ -1,0 +1,98 @@
+//! CPU kernels of the decoder, on row-major `f32` slices.
+//!
+//! Two properties matter more than the last per cent of speed. A row of a result depends on its own inputs alone, never
+//! on how many rows are computed with it or on the number of threads, so that a request is answered with the same bytes
+//! whoever shares the batch. And every kernel is safe code: SIMD comes from `pulp`, which picks the widest instruction
+//! set at run time, and the one call into `gemm` stands behind checked lengths.
+
+use std::{ops::Deref, sync::OnceLock};
+
+use candle_core::{CpuStorage, Error, Result, Storage, Tensor};
+use half::bf16;
+
+pub(crate) mod attention;
+pub(crate) mod linear;
+pub(crate) mod product;
+pub(crate) mod rows;
+
+/// The instruction set of this machine, detected once.
+pub(crate) fn arch() -> pulp::Arch {
+    static ARCH: OnceLock<pulp::Arch> = OnceLock::new();
+    *ARCH.get_or_init(pulp::Arch::new)
+}
+
+/// Row-major contents of a contiguous tensor in main memory, borrowed for as long as the view lives.
+pub(crate) struct View<'a> {
+    /// candle's read guard, whose own type belongs to its choice of lock.
+    storage: Box<dyn Deref<Target = Storage> + 'a>,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn of(tensor: &'a Tensor) -> Result<Self> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let (start, end) = layout
+            .contiguous_offsets()
+            .ok_or_else(|| Error::Msg(format!("kernel wants a contiguous tensor, not {layout:?}")).bt())?;
+        Ok(Self { storage: Box::new(storage), start, end })
+    }
+
+    pub(crate) fn weights(&self) -> Result<Weights<'_>> {
+        let Storage::Cpu(storage) = &**self.storage else {
+            return Err(Error::Msg("kernels run in main memory only".into()).bt());
+        };
+        match storage {
+            CpuStorage::BF16(values) => Ok(Weights::Bf16(&values[self.start..self.end])),
+            _ => Ok(Weights::F32(&storage.as_slice::<f32>()?[self.start..self.end])),
+        }
+    }
+
+    pub(crate) fn f32(&self) -> Result<&[f32]> {
+        match self.weights()? {
+            Weights::F32(values) => Ok(values),
+            Weights::Bf16(_) => Err(Error::Msg("kernel wants f32 values, not bf16".into()).bt()),
+        }
+    }
+}
+
+/// Stored weights, widened to `f32` as they are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Weights<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Weights<'a> {
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::Bf16(values) => values.len(),
+        }
+    }
+
+    pub(crate) fn slice(self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[range]),
+            Self::Bf16(values) => Self::Bf16(&values[range]),
+        }
+    }
+
+    /// The values as `f32`: borrowed when they are, widened into `scratch` when they are not.
+    #[inline(always)]
+    pub(crate) fn widened<'b>(self, scratch: &'b mut [f32]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::F32(values) => values,
+            Self::Bf16(values) => {
+                let scratch = &mut scratch[..values.len()];
+                for (wide, narrow) in scratch.iter_mut().zip(values) {
+                    *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
+                }
+                scratch
+            }
+        }
+    }
+}

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod adamw;
 pub mod bundled;
 pub mod chat;
 pub mod checkpoint;
@@ -10,14 +9,12 @@ pub mod error;
 pub mod gguf;
 pub mod hub;
 mod kernel;
-pub mod lora;
 pub mod manifest;
 mod model;
 pub mod sampler;
 pub mod tokenizer;
 pub mod train;
 
-pub use adamw::{AdamW, AdamWParameters};
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::Config;

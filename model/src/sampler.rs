@@ -1,0 +1,146 @@
+//! Choosing a token from logits, reproducibly.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::kernel::rows::softmax;
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SamplingParameters {
+    /// 0 takes the most probable token; 1 leaves the distribution as it is.
+    pub temperature: f32,
+    /// Keep the smallest set of most probable tokens with at least this mass (arXiv 1904.09751); 1 keeps all.
+    pub top_p: f32,
+    /// Keep this many most probable tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Token n of a request is chosen by the n-th draw of this seed's own stream.
+    pub seed: u64,
+}
+
+impl SamplingParameters {
+    /// The most probable token, always.
+    pub const GREEDY: Self = Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 };
+}
+
+/// Chooses one request's tokens, in order.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    parameters: SamplingParameters,
+    draws: u64,
+}
+
+impl Sampler {
+    /// A sampler at the first token of its request.
+    pub fn new(parameters: SamplingParameters) -> Self {
+        Self { parameters, draws: 0 }
+    }
+
+    /// The next token. Ties go to the smaller id.
+    ///
+    /// The draw is counter-based: it depends on the seed and on how many tokens this request has had, on nothing else.
+    pub fn sample(&mut self, logits: &[f32]) -> u32 {
+        let draw = self.draws;
+        self.draws += 1;
+        let SamplingParameters { temperature, top_p, top_k, seed } = self.parameters;
+        if temperature <= 0.0 {
+            return greedy(logits);
+        }
+        let mut probabilities: Vec<f32> = logits.iter().map(|logit| logit / temperature).collect();
+        softmax(&mut probabilities);
+        let mut generator = ChaCha8Rng::seed_from_u64(seed);
+        generator.set_stream(draw);
+        let uniform = generator.random::<f64>();
+        if top_p >= 1.0 && top_k == 0 {
+            return pick((0..).zip(probabilities.iter().copied()), uniform);
+        }
+        let mut order: Vec<u32> = (0..).take(probabilities.len()).collect();
+        order.sort_by(|a, b| probabilities[*b as usize].total_cmp(&probabilities[*a as usize]).then(a.cmp(b)));
+        if top_k > 0 {
+            order.truncate(top_k);
+        }
+        let total: f64 = order.iter().map(|id| f64::from(probabilities[*id as usize])).sum();
+        let mut mass = 0.0;
+        let kept = order.iter().take_while(|id| {
+            let before = mass;
+            mass += f64::from(probabilities[**id as usize]);
+            before < f64::from(top_p) * total
+        });
+        let kept: Vec<_> = kept.map(|id| (*id, probabilities[*id as usize])).collect();
+        // The most probable token is always kept, also with a top_p of 0.
+        if kept.is_empty() { order[0] } else { pick(kept.into_iter(), uniform) }
+    }
+}
+
+/// The token with the greatest logit, the smallest id among equals.
+pub fn greedy(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (id, logit) in (0..).zip(logits) {
+        if *logit > best.1 {
+            best = (id, *logit);
+        }
+    }
+    best.0
+}
+
+/// The token at a uniformly drawn share of the total mass.
+fn pick(weighted: impl Iterator<Item = (u32, f32)> + Clone, uniform: f64) -> u32 {
+    let total: f64 = weighted.clone().map(|(_, mass)| f64::from(mass)).sum();
+    let mut left = uniform * total;
+    let mut last = 0;
+    for (id, mass) in weighted {
+        if mass > 0.0 {
+            last = id;
+            left -= f64::from(mass);
+            if left < 0.0 {
+                break;
+            }
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 4] = [1.0, 3.0, 3.0, -2.0];
+
+    fn draw(parameters: SamplingParameters, count: usize) -> Vec<u32> {
+        let mut sampler = Sampler::new(parameters);
+        (0..count).map(|_| sampler.sample(&LOGITS)).collect()
+    }
+
+    #[test]
+    fn zero_temperature_takes_the_first_of_the_greatest() {
+        assert_eq!(draw(SamplingParameters::GREEDY, 3), [1, 1, 1]);
+    }
+
+    #[test]
+    fn frequencies_follow_the_distribution() {
+        let mut probabilities = LOGITS;
+        softmax(&mut probabilities);
+        let drawn = draw(SamplingParameters { temperature: 1.0, top_p: 1.0, top_k: 0, seed: 7 }, 20_000);
+        for (id, probability) in (0..).zip(probabilities) {
+            let share = drawn.iter().filter(|d| **d == id).count() as f32 / 20_000.0;
+            assert!((share - probability).abs() < 0.015, "token {id}: {share} for {probability}");
+        }
+    }
+
+    #[test]
+    fn nucleus_and_top_k_cut_the_tail() {
+        let nucleus = draw(SamplingParameters { temperature: 1.0, top_p: 0.9, top_k: 0, seed: 1 }, 500);
+        assert!(nucleus.iter().all(|id| [1, 2].contains(id)));
+        assert_eq!(draw(SamplingParameters { temperature: 1.0, top_p: 0.0, top_k: 0, seed: 1 }, 1), [1]);
+        assert!(
+            draw(SamplingParameters { temperature: 5.0, top_p: 1.0, top_k: 1, seed: 1 }, 50).iter().all(|id| *id == 1)
+        );
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_tokens() {
+        let parameters = SamplingParameters { temperature: 1.0, top_p: 0.95, top_k: 0, seed: 42 };
+        assert_eq!(draw(parameters, 50), draw(parameters, 50));
+        assert_ne!(draw(parameters, 50), draw(SamplingParameters { seed: 43, ..parameters }, 50));
+    }
+}
