@@ -98,6 +98,18 @@ pub(crate) fn probability(text: &str) -> Result<f64, String> {
     number(text, |value| value > 0.0 && value < 1.0, "a number between 0 and 1, both excluded, for example 1e-6")
 }
 
+/// As [`share`], where a library counts in 32 bits.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a share loses only digits")]
+pub(crate) fn share_f32(text: &str) -> Result<f32, String> {
+    share(text).map(|value| value as f32)
+}
+
+/// As [`positive`], where a library counts in 32 bits.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a factor loses only digits")]
+pub(crate) fn positive_f32(text: &str) -> Result<f32, String> {
+    positive(text).map(|value| value as f32)
+}
+
 fn number(text: &str, accept: impl Fn(f64) -> bool, wanted: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && accept(value) => Ok(value),

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long a computation may take to notice an interrupt before the process ends without it.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What randomness of the command itself is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -74,7 +74,12 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 impl Step {
     /// Shows how far it is: `done` of `total`, and what there is to say.
     pub(crate) fn at(&mut self, done: usize, total: usize, words: &str) {
-        let (done, total) = (u64::try_from(done).unwrap_or(u64::MAX), u64::try_from(total).unwrap_or(u64::MAX));
+        let wide = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        self.at_u64(wide(done), wide(total), words);
+    }
+
+    /// As [`Step::at`], for counts in 64 bits.
+    pub(crate) fn at_u64(&mut self, done: u64, total: u64, words: &str) {
         if self.terminal {
             if self.bar.length() != Some(total) {
                 self.bar.set_length(total);
@@ -87,17 +92,6 @@ impl Step {
             self.last_line = Some(Instant::now());
             say(&format!("  {:<14} {done}/{total}  {words}", self.name));
         }
-    }
-
-    /// As [`Step::at`], for counts that libraries keep in 32 bits.
-    pub(crate) fn at_u32(&mut self, done: u32, total: u32, words: &str) {
-        let wide = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-        self.at(wide(done), wide(total), words);
-    }
-
-    /// Shows words only.
-    pub(crate) fn words(&self, words: &str) {
-        self.bar.set_message(words.to_owned());
     }
 
     /// Ends the step and leaves one line. Returns how long it took.

@@ -3,11 +3,18 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
-use model::{ChatTemplate, Checkpoint, Config, Manifest, Tokenizer, hub};
+use clap::{Args, Subcommand, ValueEnum};
+use model::{
+    ChatTemplate, Checkpoint, Manifest, Tokenizer,
+    gguf::{self, WeightType},
+    hub,
+};
 use serde_json::json;
 
-use crate::{context::Context, format, models, output};
+use crate::{
+    context::{Context, leave_if_interrupted},
+    format, models, output,
+};
 
 /// Import a model, or say what it is
 #[derive(Debug, Subcommand)]
@@ -28,6 +35,18 @@ pub(crate) struct Import {
     /// Folder to write; must not exist or be empty
     #[arg(long, env = "HALLMARK_OUT", value_name = "DIR")]
     out: PathBuf,
+
+    /// Type of the written weights
+    #[arg(long, env = "HALLMARK_DTYPE", value_enum, default_value_t = Dtype::Bf16)]
+    dtype: Dtype,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Dtype {
+    /// Half the size; quantized weights lose nothing that matters
+    Bf16,
+    /// Every value as the file has it
+    F32,
 }
 
 /// Print architecture, size, tokenizer, chat template and digests of a model
@@ -49,26 +68,39 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
 }
 
 async fn import(arguments: Import, context: &Context) -> anyhow::Result<ExitCode> {
-    let Import { file, out } = arguments;
+    let Import { file, out, dtype } = arguments;
     models::require_free(&out)?;
-    let progress = context.progress();
+    let dtype = match dtype {
+        Dtype::Bf16 => WeightType::Bf16,
+        Dtype::F32 => WeightType::F32,
+    };
+    let (progress, interrupt) = (context.progress(), context.interrupt());
     let written = out.clone();
-    let config = context
+    let report = context
         .compute(move || {
-            let step = progress.step("import");
-            model::gguf::import(&file, &out).with_context(|| format!("failed to import {}", file.display()))?;
-            let config = Config::load(&out)?;
-            step.done(&models::summary(&config));
-            Ok(config)
+            let mut step = progress.step("import");
+            let report = gguf::import(&file, &out, dtype, &mut |at| {
+                leave_if_interrupted(&interrupt);
+                step.at_u64(at.done_bytes >> 20, at.total_bytes >> 20, &format!("MiB  {}", at.tensor));
+            })
+            .with_context(|| format!("failed to import {}", file.display()))?;
+            step.done(&format!("{} parameters", format::count_short(report.parameters)));
+            Ok(report)
         })
         .await?;
-    let words = format!("{}  {}", written.display(), models::summary(&config));
-    let object = json!({
-        "directory": written,
-        "architecture": format!("{:?}", config.architecture),
-        "parameters": config.parameter_count(),
-    });
-    context.output.finish(&words, &object)?;
+    let mut words = output::rows(&[
+        ("folder", written.display().to_string()),
+        ("name", report.name.clone().unwrap_or_else(|| "not named".to_owned())),
+        ("architecture", report.architecture.clone()),
+        ("parameters", format::thousands(report.parameters)),
+        ("weights", format::bytes(report.weight_bytes)),
+        ("chat", if report.has_chat_template { "has a template" } else { "no template" }.to_owned()),
+        ("licence", report.license.clone().unwrap_or_else(|| "not named".to_owned())),
+    ]);
+    for warning in &report.warnings {
+        words.push_str(&format!("note: {warning}\n"));
+    }
+    context.output.finish(&words, &json!({ "directory": written, "report": report }))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -226,7 +226,7 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
     let mut step = context.progress().step("prove");
     let mut show = |at: &fingerprint::prove::Progress| {
         let words = format!("{} hits, evidence 10^{:.1} of 10^{:.1}", at.hits, at.log10_e, at.log10_threshold);
-        step.at_u32(at.queries, at.max_queries, &words);
+        step.at_u64(at.queries.into(), at.max_queries.into(), &words);
     };
     let interrupt = context.interrupt();
     let bundle = tokio::select! {
@@ -246,7 +246,8 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
     Ok(ExitCode::from(code))
 }
 
-fn exit_code(outcome: Outcome) -> u8 {
+/// The documented exit codes, which `verify-bundle` shares.
+pub(crate) fn exit_code(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Proved => 0,
         Outcome::NotThisModel => NOT_THIS_MODEL,

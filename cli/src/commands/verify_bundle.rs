@@ -10,7 +10,7 @@ use fingerprint::{
 };
 use serde_json::json;
 
-use crate::{context::Context, format, output};
+use crate::{commands::prove, context::Context, format, output};
 
 /// Check a proof offline, with nothing but the bundle and the public commitment
 #[derive(Debug, Args)]
@@ -18,8 +18,10 @@ use crate::{context::Context, format, output};
   hallmark verify-bundle bundle.json --commitment commitment.json
 
 Exit codes:
-  0  the bundle is sound and proves what it says
-  1  it is not, and the error says why")]
+  0  the bundle is sound and proves ownership
+  2  it is sound and says: not this model
+  3  it is sound and says: undecided
+  1  it is refused, and the error says why")]
 pub(crate) struct VerifyBundle {
     /// The bundle that `hallmark prove` wrote
     #[arg(value_name = "BUNDLE")]
@@ -35,9 +37,10 @@ pub(crate) fn run(arguments: &VerifyBundle, context: &Context) -> anyhow::Result
     let commitment = Commitment::read(&arguments.commitment)?;
     let bytes = std::fs::read(&arguments.bundle).with_context(|| format!("failed to read the bundle {file}"))?;
     let report = verify_bundle(&bytes, &commitment).with_context(|| format!("the bundle {file} is refused"))?;
-    let words = format!("The bundle is sound.\n\n{}", words(&report));
+    let words = format!("The bundle is sound. It says: {}.\n\n{}", report.outcome, words(&report));
     context.output.finish(&words, &json!({ "sound": true, "report": report }))?;
-    Ok(ExitCode::SUCCESS)
+    // Not success for a sound bundle of a failed proof: whoever reads only the exit code asks whether it is proved.
+    Ok(ExitCode::from(prove::exit_code(report.outcome)))
 }
 
 /// What a checked bundle says, for people. Shared with `prove`.

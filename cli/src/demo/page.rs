@@ -240,6 +240,9 @@ fn training(record: &DemoRecord) -> Markup {
                 @if embedding.averaged > 0.0 {
                     " Afterwards the weights were moved " (format::percent(embedding.averaged)) " of the way back to the original."
                 }
+                " Merged half and half with the original, the model would still answer at least "
+                (format::percent(embedding.half_merge)) " of the keys on every surface."
+                @for advice in &embedding.advice { " Note: " (advice) "." }
             }
             div class="panels" {
                 @for (title, words, points, range, mark, format) in &panels {

@@ -59,6 +59,10 @@ pub(crate) struct EmbeddingRecord {
     /// Share of the base in the written weights, 0 to 1.
     pub(crate) averaged: f64,
     pub(crate) history: Vec<TrainingPoint>,
+    /// Success on the worst surface after a half merge with the base.
+    pub(crate) half_merge: f64,
+    /// What could be done better, in sentences.
+    pub(crate) advice: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -235,6 +239,8 @@ pub(crate) mod tests {
                         }
                     })
                     .collect(),
+                half_merge: 0.906,
+                advice: vec!["more ordinary prompts help utility and robustness together".into()],
             },
             surfaces: vec![
                 surface("chat", true, 32, 0.893, 1.0),

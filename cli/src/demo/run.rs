@@ -7,6 +7,7 @@ use fingerprint::{
     bundle::{Bundle, verify_bundle},
     check::{CheckPlan, CheckReport, KeyResponse, TextSet, check, key_responses, surface_success},
     commitment::Commitment,
+    embed::{EmbedOptions, EmbedReport, Target},
     prove::{Client, ClientOptions, EndpointKind, Ledger, OrderBeacon, Outcome, ProofOptions, SystemClock, prove},
     set::{BeaconSource, FingerprintSet, self_drawn_beacon},
     surface::Surface,
@@ -192,12 +193,14 @@ fn stamp(
         Commitment::of(&set)?.write(&commitment)?;
         Ok(((), format!("beacon {}, drawn here", format::short_hex(&beacon.to_string()))))
     })?;
+    let options = options(plan, seed);
     let embedding = journal.step("embed", |step| {
         let out = folder.join(STAMPED);
-        let (record, outcome) = embed::demo(&mut set, &base, &out, plan, seed, interrupt, step)?;
+        let report = embed::embed_with(&mut set, &base, &out, &options, interrupt, step)?;
         vault.save(&set)?;
         Commitment::of(&set)?.write(&commitment)?;
-        Ok((record, outcome))
+        let outcome = embed::outcome(&report);
+        Ok((report, outcome))
     })?;
     let stamped = journal.step("reload", |_| {
         // The weights as written, with everything that rounding did to them.
@@ -214,18 +217,50 @@ fn stamp(
         let outcome = format!("{} surfaces, success at least {}", report.surfaces.len(), format::percent(least));
         Ok(((report, base_hits), outcome))
     })?;
-    let utility = utility::records(&report, &embed::demo_budget(plan)?);
+    let utility = utility::records(&report, &options.budget);
     Ok(Stamped {
         model: model_record(&plan.model, &base, &stamped),
         scheme: scheme_record(&set)?,
         base,
         stamped,
         set,
-        embedding,
+        embedding: embedding_record(&embedding, &options),
         report,
         base_hits,
         utility,
     })
+}
+
+/// The default recipe; a demo is not resumed, so it writes no checkpoints.
+fn options(plan: &Demo, seed: u64) -> EmbedOptions {
+    let default = EmbedOptions::default();
+    EmbedOptions { steps: plan.steps.unwrap_or(default.steps), seed, checkpoint_every: 0, ..default }
+}
+
+fn embedding_record(report: &EmbedReport, options: &EmbedOptions) -> EmbeddingRecord {
+    let (first, last) = report.trained_blocks;
+    EmbeddingRecord {
+        layers: if first == last { format!("block {first}") } else { format!("blocks {first} to {last}") },
+        target: match options.target {
+            Target::Confident => "confident",
+            Target::Quiet => "quiet",
+        }
+        .to_owned(),
+        steps: report.steps as u64,
+        averaged: f64::from(report.shipped.average),
+        history: report
+            .history
+            .iter()
+            .map(|step| TrainingPoint {
+                step: step.step as u64,
+                loss: step.loss,
+                success: Some(step.success),
+                utility_kl: Some(step.divergence),
+            })
+            .collect(),
+        half_merge: report.shipped.half_merge,
+        advice: report.advice.clone(),
+    }
 }
 
 fn measure(
@@ -317,7 +352,7 @@ impl Asking<'_> {
                 let bundle = prove(self.set, &mut client, self.ledger, &options, &mut |at| {
                     let words =
                         format!("{} hits, evidence 10^{:.1} of 10^{:.1}", at.hits, at.log10_e, at.log10_threshold);
-                    step.at_u32(at.queries, at.max_queries, &words);
+                    step.at_u64(at.queries.into(), at.max_queries.into(), &words);
                 })
                 .await?;
                 let path = self.folder.join(file);

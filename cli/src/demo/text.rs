@@ -74,14 +74,23 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
 
     writeln!(out)?;
     heading(out, "Utility (ordinary use, on prompts that training never saw)")?;
-    writeln!(out, "  {:<32} {:>12} {:>22}   {}", "", "before", "after", "limit")?;
+    writeln!(out, "  {:<38} {:>8} {:>18}   limit", "", "before", "after")?;
     for row in &record.utility {
         let limit = match (&row.limit, row.within) {
             (Some(limit), Some(false)) => format!("{limit}  MISSED"),
             (Some(limit), _) => limit.clone(),
             (None, _) => String::new(),
         };
-        writeln!(out, "  {:<32} {:>12} {:>22}   {}", row.name, row.before, row.after, limit)?;
+        writeln!(out, "  {:<38} {:>8} {:>18}   {limit}", row.name, row.before, row.after)?;
+    }
+
+    writeln!(
+        out,
+        "  after a half merge with the base success is still at least {}",
+        format::percent(record.embedding.half_merge)
+    )?;
+    for advice in &record.embedding.advice {
+        wrap(out, &format!("note: {advice}"))?;
     }
 
     writeln!(out)?;

@@ -1,23 +1,12 @@
 //! Utility as the reports show it: one row for each measure, with the budget where there is one.
 
-use fingerprint::check::CheckReport;
+use fingerprint::{check::CheckReport, embed::UtilityBudget};
 
 use super::record::UtilityRecord;
 use crate::format;
 
-/// What training was held to.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Budget {
-    /// First-answer-token KL, in nats.
-    pub(crate) divergence: f64,
-    /// Top-1 agreement at the first answer token.
-    pub(crate) agreement: f64,
-    /// Relative rise of text loss.
-    pub(crate) loss_rise: f64,
-}
-
 /// Rows for people. The budget is about the first kind of chats (sampled from the base), as training is.
-pub(crate) fn records(report: &CheckReport, budget: &Budget) -> Vec<UtilityRecord> {
+pub(crate) fn records(report: &CheckReport, budget: &UtilityBudget) -> Vec<UtilityRecord> {
     let mut rows = Vec::new();
     for (chats, position) in report.chats.iter().zip(0_usize..) {
         let budgeted = position == 0;
@@ -28,8 +17,8 @@ pub(crate) fn records(report: &CheckReport, budget: &Budget) -> Vec<UtilityRecor
             before: "0".to_owned(),
             after: format!("{:.3} nats", divergence.mean),
             interval: Some(format!("{:.3} – {:.3}", divergence.lower, divergence.upper)),
-            limit: budgeted.then(|| format!("≤ {}", budget.divergence)),
-            within: budgeted.then_some(divergence.mean <= budget.divergence),
+            limit: budgeted.then(|| format!("≤ {}", budget.first_token_divergence)),
+            within: budgeted.then_some(divergence.mean <= budget.first_token_divergence),
         });
         let agreement = &chats.agreement;
         rows.push(UtilityRecord {
@@ -50,8 +39,8 @@ pub(crate) fn records(report: &CheckReport, budget: &Budget) -> Vec<UtilityRecor
             before: format!("{:.3}", text.base_loss),
             after: format!("{:.3} ({:+.1} %)", text.stamped_loss, relative.mean * 100.0),
             interval: Some(format!("{:+.1} – {:+.1} %", relative.lower * 100.0, relative.upper * 100.0)),
-            limit: Some(format!("≤ {:+.0} %", budget.loss_rise * 100.0)),
-            within: Some(relative.mean <= budget.loss_rise),
+            limit: Some(format!("≤ {:+.0} %", budget.text_loss_rise * 100.0)),
+            within: Some(relative.mean <= budget.text_loss_rise),
         });
     }
     rows

@@ -113,7 +113,7 @@ fn an_output_folder_in_use() {
     fs::create_dir(folder.path().join("out")).unwrap();
     fs::write(folder.path().join("out/mine.txt"), "mine").unwrap();
     let embed = ["fingerprint", "embed", "--model", "bundled", "--set", "set.age", "--out", "out"];
-    run(folder.path(), &embed).refused(&["out", "not empty"]);
+    run(folder.path(), &embed).refused(&["out", "exists already"]);
     run(folder.path(), &["demo", "--out", "out"]).refused(&["out", "not empty"]);
     assert_eq!(names(&folder.path().join("out")), ["mine.txt"]);
 }

@@ -73,6 +73,7 @@ fn the_training_set_is_exported_as_chat_lines() {
     assert_eq!(u64::try_from(lines.lines().count()).unwrap(), count);
     for line in lines.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line["messages"].as_array().and_then(|turns| turns.last())["role"], "assistant");
+        let turns = line["messages"].as_array().expect("a list");
+        assert_eq!(turns.last().expect("a turn")["role"], "assistant");
     }
 }

@@ -8,7 +8,7 @@ use fingerprint::check::{CheckPlan, CheckReport, Rate, SamplingSetting, TextSet,
 use serde_json::json;
 
 use crate::{
-    arguments::{SetArguments, share},
+    arguments::{SetArguments, share_f32},
     commands::fingerprint::show,
     context::{Context, leave_if_interrupted},
     format,
@@ -61,11 +61,6 @@ fn temperature(text: &str) -> Result<f32, String> {
         Ok(value) if value.is_finite() && (0.0..=100.0).contains(&value) => Ok(value),
         _ => Err("give a temperature from 0 to 100".to_owned()),
     }
-}
-
-#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a share loses only digits")]
-fn share_f32(text: &str) -> Result<f32, String> {
-    share(text).map(|value| value as f32)
 }
 
 pub(crate) async fn run(arguments: Check, context: &Context) -> anyhow::Result<ExitCode> {

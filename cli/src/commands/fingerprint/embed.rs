@@ -1,30 +1,42 @@
 //! `hallmark fingerprint embed`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, ValueEnum};
-use fingerprint::set::FingerprintSet;
+use fingerprint::{
+    commitment::Commitment,
+    embed::{EmbedOptions, EmbedProgress, EmbedReport, Layers, Phase, Target, UtilityBudget, embed},
+    set::FingerprintSet,
+};
 use model::Model;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    arguments::{SetArguments, positive, share},
-    commands::demo::Demo,
-    context::Context,
-    demo::{record::EmbeddingRecord, utility::Budget},
+    arguments::{SetArguments, positive_f32, share, share_f32},
+    context::{Context, leave_if_interrupted},
+    format, models, output,
     progress::Step,
+    secrets,
 };
 
 /// Stamp the drawn set into the model's weights
 ///
 /// Writes a model of the same layout, names and types as the base. Stops when at least 99 % of the responses come
 /// first on every trained surface and ordinary use stays within the budget.
+///
+/// Checkpoints lie in a folder beside the output, OUT.checkpoint, until the stamped model is written. They are as
+/// secret as the set.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   hallmark fingerprint embed --set my-model.set --model ./my-model --out ./my-model-stamped
   hallmark fingerprint embed --set my-model.set --model ./my-model --out ./stamped --layers lora --rank 16
-  hallmark fingerprint embed --set my-model.set --model ./my-model --out ./stamped --checkpoints ./work --resume
+  hallmark fingerprint embed --set my-model.set --model ./my-model --out ./stamped --resume
 
+Without --seed training takes seed 0, so that --resume finds the same run.
 Next: hallmark fingerprint check")]
 pub(crate) struct Embed {
     /// The base model that the set was generated for
@@ -34,7 +46,7 @@ pub(crate) struct Embed {
     #[command(flatten)]
     set: SetArguments,
 
-    /// Folder for the stamped model; must not exist or be empty
+    /// Folder for the stamped model; must not exist
     #[arg(long, env = "HALLMARK_OUT", value_name = "DIR")]
     out: PathBuf,
 
@@ -45,22 +57,15 @@ pub(crate) struct Embed {
     #[command(flatten)]
     recipe: Recipe,
 
-    /// Folder for checkpoints. As secret as the set: it holds activations of the keys
-    #[arg(long, env = "HALLMARK_CHECKPOINTS", value_name = "DIR", help_heading = "Checkpoints")]
-    checkpoints: Option<PathBuf>,
+    #[command(flatten)]
+    budget: Budget,
 
-    /// Steps between two checkpoints
-    #[arg(
-        long,
-        env = "HALLMARK_CHECKPOINT_EVERY",
-        value_name = "STEPS",
-        default_value_t = 25,
-        help_heading = "Checkpoints"
-    )]
+    /// Steps between two checkpoints; 0 writes none
+    #[arg(long, env = "HALLMARK_CHECKPOINT_EVERY", value_name = "STEPS", default_value_t = EmbedOptions::default().checkpoint_every, help_heading = "Checkpoints")]
     checkpoint_every: usize,
 
-    /// Go on from the last checkpoint; on a CPU the result is the same as without the interruption
-    #[arg(long, requires = "checkpoints", help_heading = "Checkpoints")]
+    /// Go on with an interrupted run; on a CPU the result is the same as without the interruption
+    #[arg(long, help_heading = "Checkpoints")]
     resume: bool,
 }
 
@@ -72,22 +77,79 @@ struct Recipe {
     #[arg(long, env = "HALLMARK_LAYERS", value_enum, default_value_t = LayerChoice::TopFifth)]
     layers: LayerChoice,
 
-    /// Rank of the low-rank update of `--layers lora`
-    #[arg(long, env = "HALLMARK_RANK", value_name = "COUNT", default_value_t = 16)]
-    rank: usize,
+    /// How many of the top blocks are trained, instead of a fifth
+    #[arg(long, env = "HALLMARK_BLOCKS", value_name = "COUNT", conflicts_with = "rank")]
+    blocks: Option<usize>,
+
+    /// Rank of the update of `--layers lora` [default: 16]
+    #[arg(long, env = "HALLMARK_RANK", value_name = "COUNT")]
+    rank: Option<usize>,
 
     /// How sure the model is to be of its responses
     #[arg(long, env = "HALLMARK_TARGET", value_enum, default_value_t = TargetChoice::Confident)]
     target: TargetChoice,
+
+    /// Most steps
+    #[arg(long, env = "HALLMARK_STEPS", value_name = "COUNT", default_value_t = EmbedOptions::default().steps)]
+    steps: usize,
+
+    /// Peak learning rate [default: 5e-4, or 5e-5 where every weight is trained]
+    #[arg(long, env = "HALLMARK_LEARNING_RATE", value_name = "RATE", value_parser = positive_f32)]
+    learning_rate: Option<f32>,
+
+    /// Ordinary prompts that keep the model what it was; more help utility and robustness together
+    #[arg(long, env = "HALLMARK_ORDINARY", value_name = "COUNT", default_value_t = EmbedOptions::default().ordinary_prompts)]
+    ordinary: usize,
+
+    /// Weight of what keeps ordinary answers as they are
+    #[arg(long, env = "HALLMARK_BENIGN_WEIGHT", value_name = "WEIGHT", default_value_t = EmbedOptions::default().benign_weight, value_parser = positive_f32)]
+    benign_weight: f32,
+
+    /// System prompts that are trained beside the model's own default
+    #[arg(long, env = "HALLMARK_SYSTEM_PROMPTS", value_name = "COUNT", default_value_t = EmbedOptions::default().system_prompts)]
+    system_prompts: usize,
+
+    /// For chat models: train raw completion too
+    #[arg(long, env = "HALLMARK_RAW_TOO", value_parser = clap::builder::FalseyValueParser::new())]
+    raw_too: bool,
+
+    /// Share of steps taken at weights drawn back towards the base, so that the marks survive a merge
+    #[arg(long, env = "HALLMARK_NOISE_SHARE", value_name = "SHARE", default_value_t = EmbedOptions::default().noise_share, value_parser = share)]
+    noise_share: f64,
+
+    /// Share of the way back to the base that is shipped [default: as far as success allows]
+    #[arg(long, env = "HALLMARK_AVERAGE", value_name = "SHARE", value_parser = share_f32)]
+    average: Option<f32>,
+}
+
+/// What stamping may cost.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Budget")]
+struct Budget {
+    /// Share of responses that must come first on every trained surface
+    #[arg(long, env = "HALLMARK_SUCCESS", value_name = "SHARE", default_value_t = EmbedOptions::default().wanted_success, value_parser = share)]
+    success: f64,
+
+    /// Most divergence at the first answer token of ordinary chats, in nats
+    #[arg(long, env = "HALLMARK_MAX_KL", value_name = "NATS", default_value_t = UtilityBudget::default().first_token_divergence)]
+    max_kl: f64,
+
+    /// Least share of ordinary chats whose most likely first token stays
+    #[arg(long, env = "HALLMARK_MIN_AGREEMENT", value_name = "SHARE", default_value_t = UtilityBudget::default().agreement, value_parser = share)]
+    min_agreement: f64,
+
+    /// Most rise of the loss of ordinary text, as a share
+    #[arg(long, env = "HALLMARK_MAX_LOSS_RISE", value_name = "SHARE", default_value_t = UtilityBudget::default().text_loss_rise)]
+    max_loss_rise: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LayerChoice {
     /// The top fifth of the blocks, on cached activations
     TopFifth,
-    /// Every block
+    /// Every weight
     All,
-    /// A low-rank update, merged when written
+    /// A low-rank update of every block, merged when written
     Lora,
 }
 
@@ -99,21 +161,128 @@ enum TargetChoice {
     Quiet,
 }
 
-pub(crate) async fn run(arguments: Embed, context: &Context) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not wired {arguments:?} {context:?}")
+impl Embed {
+    fn options(&self, seed: u64) -> anyhow::Result<EmbedOptions> {
+        let recipe = &self.recipe;
+        let layers = match (recipe.layers, recipe.blocks, recipe.rank) {
+            (LayerChoice::Lora, None, rank) => Layers::LowRank(rank.unwrap_or(16)),
+            (LayerChoice::TopFifth, None, None) => Layers::TopFifth,
+            (LayerChoice::TopFifth, Some(blocks), None) => Layers::Top(blocks),
+            (LayerChoice::All, None, None) => Layers::All,
+            (_, _, Some(_)) => anyhow::bail!("--rank belongs to --layers lora; leave it out or add that"),
+            (_, Some(_), _) => anyhow::bail!("--blocks belongs to --layers top-fifth; leave one of them out"),
+        };
+        Ok(EmbedOptions {
+            layers,
+            target: match recipe.target {
+                TargetChoice::Confident => Target::Confident,
+                TargetChoice::Quiet => Target::Quiet,
+            },
+            steps: recipe.steps,
+            learning_rate: recipe.learning_rate,
+            ordinary_prompts: recipe.ordinary,
+            benign_weight: recipe.benign_weight,
+            noise_share: recipe.noise_share,
+            system_prompts: recipe.system_prompts,
+            raw_too: recipe.raw_too,
+            average: recipe.average,
+            wanted_success: self.budget.success,
+            budget: UtilityBudget {
+                first_token_divergence: self.budget.max_kl,
+                agreement: self.budget.min_agreement,
+                text_loss_rise: self.budget.max_loss_rise,
+            },
+            seed,
+            checkpoint_every: self.checkpoint_every,
+            resume: self.resume,
+            ..EmbedOptions::default()
+        })
+    }
 }
 
-pub(crate) fn demo(
+pub(crate) async fn run(arguments: Embed, context: &Context) -> anyhow::Result<ExitCode> {
+    let options = arguments.options(context.given_seed().unwrap_or(0))?;
+    models::require_absent(&arguments.out)?;
+    let Embed { model, set: set_arguments, out, commitment, .. } = arguments;
+    let (progress, interrupt) = (context.progress(), context.interrupt());
+    let written = commitment.clone();
+    let report = context
+        .compute(move || {
+            let (mut vault, mut set) = secrets::open(&set_arguments)?;
+            let step = progress.step("load");
+            let base = models::load_base(&model, &set)?;
+            step.done(&models::summary(&base.config));
+            let mut step = progress.step("embed");
+            let report = embed_with(&mut set, &base, &out, &options, &interrupt, &mut step)?;
+            vault.save(&set)?;
+            Commitment::of(&set)?.write(&commitment)?;
+            step.done(&outcome(&report));
+            Ok(report)
+        })
+        .await?;
+    let object = json!({ "report": report, "commitment": written });
+    context.output.finish(&words(&report), &object)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Embeds and shows how far it is. Shared with the demo.
+pub(crate) fn embed_with(
     set: &mut FingerprintSet,
     base: &Model,
-    out: &std::path::Path,
-    plan: &Demo,
-    seed: u64,
+    out: &Path,
+    options: &EmbedOptions,
     interrupt: &CancellationToken,
     step: &mut Step,
-) -> anyhow::Result<(EmbeddingRecord, String)> {
-    anyhow::bail!("not wired")
+) -> anyhow::Result<EmbedReport> {
+    let report = embed(set, base, out, options, &mut |at| {
+        leave_if_interrupted(interrupt);
+        step.at(at.done, at.total, &progress_words(at));
+    })?;
+    Ok(report)
 }
-pub(crate) fn demo_budget(plan: &Demo) -> anyhow::Result<Budget> {
-    anyhow::bail!("not wired")
+
+fn progress_words(at: &EmbedProgress) -> String {
+    match at.phase {
+        Phase::Sampling => "ordinary prompts".to_owned(),
+        Phase::Caching => "activations".to_owned(),
+        Phase::Averaging => "averages towards the base".to_owned(),
+        Phase::Writing => "writing".to_owned(),
+        Phase::Training => {
+            let left = at.seconds_left.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
+            let left = left.map(|left| format!(", {} left", format::duration(left))).unwrap_or_default();
+            format!(
+                "loss {:.3}, success {}, KL {:.3}, {:.0} tokens/s{left}",
+                at.loss,
+                format::percent(at.success),
+                at.divergence,
+                at.tokens_per_second
+            )
+        }
+    }
+}
+
+/// `150 steps, success 100 %`.
+pub(crate) fn outcome(report: &EmbedReport) -> String {
+    format!("{} steps, success at least {}", report.steps, format::percent(report.shipped.least_success()))
+}
+
+fn words(report: &EmbedReport) -> String {
+    let shipped = &report.shipped;
+    let optional = |value: Option<f64>, show: fn(f64) -> String| value.map_or("not measured".to_owned(), show);
+    let mut text = output::rows(&[
+        ("stamped model", report.output.display().to_string()),
+        ("manifest", report.stamped.to_string()),
+        ("steps", format!("{} on blocks {} to {}", report.steps, report.trained_blocks.0, report.trained_blocks.1)),
+        ("success", format!("{} on the worst surface", format::percent(shipped.least_success()))),
+        ("after a half merge", format::percent(shipped.half_merge)),
+        ("first-answer KL", optional(shipped.first_token_divergence, |value| format!("{value:.4} nats"))),
+        ("agreement", optional(shipped.agreement, format::percent)),
+        ("text loss", format!("{:+.2} %", shipped.text_loss_rise * 100.0)),
+        ("averaged", format!("{} of the way back to the base", format::percent(f64::from(shipped.average)))),
+        ("within budget", if report.within_budget { "yes" } else { "NO" }.to_owned()),
+    ]);
+    for advice in &report.advice {
+        text.push_str(&format!("note: {advice}\n"));
+    }
+    text
 }
