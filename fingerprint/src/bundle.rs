@@ -1,0 +1,228 @@
+//! The bundle: one proof of ownership as a file that anyone checks offline against the published commitment.
+//!
+//! A bundle holds, for every query, the opened leaf with its paths to both roots, the request and the answer as they
+//! went over the wire, and what the reply did to the evidence. [`verify_bundle`] computes everything again.
+//!
+//! # Warnings
+//!
+//! - A bundle shows that *if* the recorded server gave the recorded answers, the verdict follows. Who saw the answers is
+//!   the prover's word, unless the server signs them or a second prover repeats the proof with other leaves.
+//! - The order of leaves and the list of leaves burned before are evidence against cherry-picking only if the order
+//!   beacon came after that list was fixed. A prover who draws the order beacon himself could draw again, and could have
+//!   asked leaves before that he then lists as burned; a [`Report`] says when he drew it, and how many leaves he left out.
+//! - The digest protects what nothing else in the file can: it must be kept, signed or published to mean anything against
+//!   whoever can write a whole new file.
+//!
+//! # Form
+//!
+//! JSON in the order of the fields in `format.rs`, without white space. The digest is keccak256 of that form without the
+//! field `digest`. Fractions are text. Opened leaves are burned, so the keys in a bundle are secret no more.
+
+mod format;
+mod number;
+mod record;
+mod report;
+mod tally;
+mod verify;
+
+use std::{fmt, io, io::Write as _, path::Path};
+
+use alloy_primitives::keccak256;
+use protocol::{
+    commitment::CommitmentError,
+    e_process::EProcessError,
+    ids::{BundleDigest, LeafIndex},
+};
+use thiserror::Error;
+
+pub(crate) use self::{
+    format::{EndpointRecord, OrderRecord, TestRecord},
+    number::Exact,
+    record::Recorder,
+};
+pub use self::{
+    report::Report,
+    verify::{QueryFault, verify_bundle},
+};
+use crate::{
+    atomic::{self, Access},
+    prove::Outcome,
+    set::SetError,
+};
+
+/// Why a bundle is refused.
+#[derive(Debug, Error)]
+pub enum BundleError {
+    /// Another kind of file.
+    #[error("this is not a Hallmark proof bundle")]
+    NotABundle {
+        /// What the JSON reader objected to, if it did.
+        #[source]
+        source: Option<serde_json::Error>,
+    },
+    /// Written by another version of Hallmark.
+    #[error(
+        "the bundle has version {found}, this program reads version {}; use the release that wrote it",
+        format::VERSION
+    )]
+    OtherVersion {
+        /// The file's version.
+        found: u32,
+    },
+    /// A field is missing, unknown or malformed.
+    #[error("the bundle is damaged")]
+    Malformed {
+        /// What the JSON reader objected to.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The same content in another form, as an editor or a formatter leaves it.
+    #[error("the bundle was changed: it leaves the canonical form at byte {offset}")]
+    NotCanonical {
+        /// Where.
+        offset: usize,
+    },
+    /// A commitment before the draw says nothing about responses.
+    #[error("the commitment has no draw yet; give the commitment.json that was published after the draw")]
+    NotDrawn,
+    /// A bundle for another set.
+    #[error("the bundle belongs to another commitment: its {what} is not the published one")]
+    OtherCommitment {
+        /// What differs.
+        what: &'static str,
+    },
+    /// The published parameters are not under the published root.
+    #[error("the commitment's parameters do not lead to its root")]
+    Parameters {
+        /// Why.
+        #[source]
+        source: CommitmentError,
+    },
+    /// The published draw is not under the published root of the drawn set.
+    #[error("the commitment's draw does not lead to the root of the drawn set")]
+    DrawnParameters {
+        /// Why.
+        #[source]
+        source: CommitmentError,
+    },
+    /// The stated endpoint contradicts itself.
+    #[error("the bundle's endpoint is not valid: {what}")]
+    Endpoint {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The stated test is not one.
+    #[error("the bundle's test is not valid")]
+    Test {
+        /// Why.
+        #[source]
+        source: EProcessError,
+    },
+    /// Not a list of leaves.
+    #[error("the bundle's list of burned leaves is not ascending or names a leaf that does not exist")]
+    BurnedBefore,
+    /// One query is wrong.
+    #[error("query {query} (leaf {leaf}) is refused: {fault}")]
+    Query {
+        /// Counted from 0.
+        query: u32,
+        /// The leaf that it claims to ask.
+        leaf: LeafIndex,
+        /// What is wrong with it.
+        fault: QueryFault,
+    },
+    /// A proof without evidence.
+    #[error("the bundle holds no query")]
+    NoQueries,
+    /// More queries than the budget that was fixed before.
+    #[error("the bundle holds {found} queries, its budget is {max}")]
+    TooManyQueries {
+        /// The budget.
+        max: u32,
+        /// As counted.
+        found: u32,
+    },
+    /// Queries are missing at the end.
+    #[error("the bundle ends undecided after {queries} of {max} queries although leaves were left")]
+    Unfinished {
+        /// As counted.
+        queries: u32,
+        /// The budget.
+        max: u32,
+    },
+    /// The verdict does not follow.
+    #[error("the bundle says {found}, its queries say {expected}")]
+    Outcome {
+        /// By its queries.
+        expected: Outcome,
+        /// As written.
+        found: Outcome,
+    },
+    /// The figures of the verdict do not follow.
+    #[error("the bundle's verdict has other figures than its queries give")]
+    Verdict,
+    /// No digest.
+    #[error("the bundle has no digest")]
+    NoDigest,
+    /// Something changed that nothing else would have shown.
+    #[error("the bundle was changed: its digest is {expected}, it says {found}")]
+    Digest {
+        /// As computed.
+        expected: BundleDigest,
+        /// As written.
+        found: BundleDigest,
+    },
+    /// The set cannot prove anything yet.
+    #[error("failed to open the set")]
+    Set {
+        /// Why.
+        #[source]
+        source: SetError,
+    },
+}
+
+/// A finished proof: the file and what it says.
+pub struct Bundle {
+    bytes: Vec<u8>,
+    report: Report,
+}
+
+impl Bundle {
+    /// The file's content.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What the bundle says; the same that [`verify_bundle`] returns for it.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Writes the file, completely or not at all, where nothing was before: an older bundle is evidence too.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`], or what the disk says.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        atomic::create(path, Access::Public, |writer| writer.write_all(&self.bytes))
+    }
+}
+
+impl fmt::Debug for Bundle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Bundle").field("digest", &self.report.digest).finish_non_exhaustive()
+    }
+}
+
+impl format::BundleFile {
+    /// The bytes that a bundle with this content must have.
+    fn canonical(&self) -> Vec<u8> {
+        serde_json::to_vec(self)
+            .expect("serialising to memory fails only for maps with keys that are not strings, and there are none")
+    }
+
+    fn computed_digest(&self) -> BundleDigest {
+        let undigested = Self { digest: None, ..self.clone() };
+        BundleDigest::from_bytes(keccak256(undigested.canonical()).0)
+    }
+}

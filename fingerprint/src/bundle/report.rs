@@ -1,0 +1,104 @@
+//! What a checked bundle says, for people and for `--json`.
+
+use protocol::ids::{BundleDigest, CommitmentRoot, SetRoot};
+use serde::Serialize;
+
+use super::{format::BundleFile, tally::Tally};
+use crate::prove::{Outcome, RequestShape, UnixMillis};
+
+/// What a prover who draws the order himself leaves open.
+const SELF_ORDERED_STATEMENT: &str = "the prover drew the order of queries himself, so only his word says that he did not draw it again or ask leaves before";
+
+/// The content of a bundle that passed every check.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// How the proof ended.
+    pub outcome: Outcome,
+    /// The call that was asked.
+    pub url: String,
+    /// How it was asked: call, model, system prompt, tokens.
+    pub request: RequestShape,
+    /// Leaves that were asked.
+    pub queries: u32,
+    /// Replies that were the drawn response.
+    pub drawn: u32,
+    /// Replies that were another candidate of the same key: the sign of a model that was not trained on this draw.
+    pub other_candidates: u32,
+    /// Other replies.
+    pub outside: u32,
+    /// Replies without any text. Many of them say that the server is misused rather than that the model is another.
+    pub empty: u32,
+    /// Decimal logarithm of the evidence for ownership, at the end.
+    pub log10_e: f64,
+    /// The same after each query.
+    pub log10_e_by_query: Vec<f64>,
+    /// Decimal logarithm of the probability at most which a model without the set reaches this evidence, with
+    /// `multiplicity` counted in.
+    pub log10_error_bound: f64,
+    /// Error bound that the proof aimed at.
+    pub alpha: f64,
+    /// Number of roots, hosts and runs that share `alpha`.
+    pub multiplicity: u32,
+    /// Smallest hit rate that "not this model" is about.
+    pub min_hit_rate: f64,
+    /// Error bound of "not this model".
+    pub beta: f64,
+    /// Most queries that were allowed.
+    pub max_queries: u32,
+    /// Candidates of each key.
+    pub candidates: u16,
+    /// Leaves of the set.
+    pub leaves: u32,
+    /// Leaves that earlier proofs had burned.
+    pub burned_before: usize,
+    /// When the first query was sent.
+    pub started_unix_ms: Option<UnixMillis>,
+    /// When the last answer was complete.
+    pub finished_unix_ms: Option<UnixMillis>,
+    /// Root over keys and candidate lists.
+    pub root: CommitmentRoot,
+    /// Root over the drawn set.
+    pub set_root: SetRoot,
+    /// Digest of the bundle.
+    pub digest: BundleDigest,
+    /// What every reader must be told with the verdict.
+    pub reservations: Vec<&'static str>,
+}
+
+impl Report {
+    pub(super) fn new(file: &BundleFile, tally: &Tally, digest: BundleDigest, log10_e_by_query: Vec<f64>) -> Self {
+        let verdict = &file.verdict;
+        let mut reservations = Vec::new();
+        reservations.extend(file.commitment.beacon_source.reservation());
+        if file.order.beacon_source.reservation().is_some() {
+            reservations.push(SELF_ORDERED_STATEMENT);
+        }
+        Self {
+            outcome: verdict.outcome,
+            url: file.endpoint.url.to_string(),
+            request: file.endpoint.request.clone(),
+            queries: verdict.queries,
+            drawn: verdict.drawn,
+            other_candidates: verdict.other_candidates,
+            outside: verdict.outside,
+            empty: verdict.empty,
+            log10_e: tally.log10_e(),
+            log10_e_by_query,
+            log10_error_bound: tally.log10_error_bound(),
+            alpha: file.test.alpha.0,
+            multiplicity: file.test.multiplicity.get(),
+            min_hit_rate: file.test.min_hit_rate.0,
+            beta: file.test.beta.0,
+            max_queries: file.test.max_queries.get(),
+            candidates: file.commitment.parameters.candidates.get(),
+            leaves: file.commitment.parameters.fingerprints,
+            burned_before: file.order.burned_before.len(),
+            started_unix_ms: file.queries.first().map(|query| query.started_unix_ms),
+            finished_unix_ms: file.queries.last().map(|query| query.finished_unix_ms),
+            root: file.commitment.root,
+            set_root: file.commitment.set_root,
+            digest,
+            reservations,
+        }
+    }
+}

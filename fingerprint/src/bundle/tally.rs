@@ -1,0 +1,98 @@
+//! The running result of a proof. Prover and verifier count with the same code.
+
+use protocol::{
+    e_process::{Decision, EProcess, EProcessError, EProcessParameters, Reply},
+    ids::CandidateIndex,
+    units::CandidateCount,
+};
+
+use super::{
+    format::{FactorsRecord, TestRecord, VerdictRecord},
+    number::Rounded,
+};
+use crate::prove::Outcome;
+
+/// Replies so far, and what they amount to.
+pub(crate) struct Tally {
+    process: EProcess,
+    multiplicity: f64,
+    queries: u32,
+    empty: u32,
+}
+
+impl Tally {
+    pub(super) fn new(candidates: CandidateCount, test: &TestRecord) -> Result<Self, EProcessError> {
+        let parameters =
+            EProcessParameters { alpha: test.alpha.0, min_hit_rate: test.min_hit_rate.0, beta: test.beta.0 };
+        // Checked before it is divided, so that an error names what the user gave.
+        EProcess::new(candidates, parameters)?;
+        let process = EProcess::new(candidates, parameters.divided_among(test.multiplicity))?;
+        Ok(Self { process, multiplicity: f64::from(test.multiplicity.get()), queries: 0, empty: 0 })
+    }
+
+    /// Counts one reply.
+    pub(super) fn observe(
+        &mut self,
+        matched: Option<CandidateIndex>,
+        drawn: CandidateIndex,
+        reply: &str,
+    ) -> FactorsRecord {
+        let factors = self.process.observe(Reply::of(matched, drawn));
+        // A set has fewer leaves than this, and each is asked once.
+        self.queries = self.queries.saturating_add(1);
+        self.empty = self.empty.saturating_add(u32::from(reply.trim().is_empty()));
+        FactorsRecord {
+            log10_factor: Rounded::new(factors.forward.log10()),
+            log10_e: Rounded::new(self.process.log10_e()),
+            log10_reverse_factor: Rounded::new(factors.reverse.log10()),
+            log10_reverse: Rounded::new(self.process.log10_reverse()),
+        }
+    }
+
+    /// The outcome, once the evidence decides.
+    pub(crate) fn decision(&self) -> Option<Outcome> {
+        self.process.decision().map(|decision| match decision {
+            Decision::Proved => Outcome::Proved,
+            Decision::NotThisModel => Outcome::NotThisModel,
+        })
+    }
+
+    pub(crate) fn queries(&self) -> u32 {
+        self.queries
+    }
+
+    /// Replies that were the drawn response.
+    pub(crate) fn drawn(&self) -> u32 {
+        self.process.counts().drawn
+    }
+
+    /// Replies without any text.
+    pub(crate) fn empty(&self) -> u32 {
+        self.empty
+    }
+
+    /// Decimal logarithm of the evidence for ownership.
+    pub(crate) fn log10_e(&self) -> f64 {
+        self.process.log10_e()
+    }
+
+    /// Decimal logarithm of the bound on a false proof with this evidence: `multiplicity / largest E`, at most 1.
+    pub(super) fn log10_error_bound(&self) -> f64 {
+        (self.multiplicity * self.process.error_bound()).log10().min(0.0)
+    }
+
+    pub(super) fn verdict(&self, outcome: Outcome) -> VerdictRecord {
+        let counts = self.process.counts();
+        VerdictRecord {
+            outcome,
+            queries: self.queries,
+            drawn: counts.drawn,
+            other_candidates: counts.other_candidate,
+            outside: counts.outside,
+            empty: self.empty,
+            log10_e: Rounded::new(self.log10_e()),
+            log10_error_bound: Rounded::new(self.log10_error_bound()),
+            log10_reverse: Rounded::new(self.process.log10_reverse()),
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Checks a bundle against a published commitment, from the specific to the general: the digest comes last, so that a
+//! changed file is refused with the reason and not only with "changed".
+
+use std::collections::BTreeSet;
+
+use protocol::{
+    commitment::{
+        CommitmentError, KeyLeaf, verify_drawn_parameters, verify_key_leaf, verify_parameters, verify_set_leaf,
+    },
+    draw::{draw_index, query_order},
+    ids::{CandidateIndex, LeafIndex, Tenant},
+};
+use thiserror::Error;
+
+use super::{
+    BundleError, Report,
+    format::{BundleFile, EndpointRecord, FORMAT, Kind, OrderRecord, QueryRecord, VERSION},
+    tally::Tally,
+};
+use crate::{
+    commitment::Commitment,
+    prove::{EndpointKind, Outcome, ReplyError, UnixMillis},
+};
+
+/// What is wrong with one query of a bundle.
+#[derive(Debug, Error)]
+pub enum QueryFault {
+    /// Queries are numbered from 0.
+    #[error("it is numbered {found}")]
+    Position {
+        /// As written.
+        found: u32,
+    },
+    /// The leaf occurs twice, or was burned before.
+    #[error("leaf {leaf} was asked before")]
+    Repeated {
+        /// The leaf.
+        leaf: LeafIndex,
+    },
+    /// The order beacon says otherwise.
+    #[error("it asks leaf {found}, the order beacon says leaf {expected}")]
+    Order {
+        /// By the beacon.
+        expected: LeafIndex,
+        /// As written.
+        found: LeafIndex,
+    },
+    /// More queries than leaves.
+    #[error("no leaf is left to ask")]
+    NoLeafLeft,
+    /// The opening is not what was committed before the draw.
+    #[error("its opening does not lead to the committed root")]
+    KeyPath(#[source] CommitmentError),
+    /// The response is not the one that was drawn.
+    #[error("it claims candidate {found} as the response, the beacon drew candidate {expected}")]
+    Drawn {
+        /// By the beacon.
+        expected: CandidateIndex,
+        /// As written.
+        found: CandidateIndex,
+    },
+    /// The opening is not what was committed after the draw.
+    #[error("its opening does not lead to the root of the drawn set")]
+    SetPath(#[source] CommitmentError),
+    /// The request asks something else than the key, or asks it in another way than stated.
+    #[error("its request is not the one that the key and the stated endpoint give")]
+    Request,
+    /// Not a successful answer.
+    #[error("its answer has HTTP status {found}, which is no success")]
+    Status {
+        /// As written.
+        found: u16,
+    },
+    /// The answer holds no reply.
+    #[error("its answer holds no reply")]
+    Response(#[source] ReplyError),
+    /// The reply was matched wrongly.
+    #[error("its reply matches {}, not {} as stated", named(.expected), named(.found))]
+    Matched {
+        /// From the raw answer.
+        expected: Option<CandidateIndex>,
+        /// As written.
+        found: Option<CandidateIndex>,
+    },
+    /// Time runs backwards.
+    #[error("it begins or ends before what came before it")]
+    Time,
+    /// The evidence already decided.
+    #[error("it comes after the evidence had decided")]
+    AfterDecision,
+    /// The factors do not follow from the reply.
+    #[error("its factors are not the ones that its reply gives")]
+    Factors,
+}
+
+fn named(index: &Option<CandidateIndex>) -> String {
+    index.map_or_else(|| "no candidate".to_owned(), |index| format!("candidate {index}"))
+}
+
+/// Checks that a bundle proves what it says about `commitment`. Reads nothing else: no network, no set, no clock.
+///
+/// What it cannot check: that the recorded server gave the recorded answers (see the warnings of this module).
+///
+/// # Errors
+///
+/// [`BundleError`] with the first thing that is wrong. Any altered byte is an error.
+pub fn verify_bundle(bytes: &[u8], commitment: &Commitment) -> Result<Report, BundleError> {
+    let file = parse(bytes)?;
+    check_commitment(&file, commitment)?;
+    check_endpoint(&file.endpoint)?;
+    let order = remaining_order(&file)?;
+    let mut tally =
+        Tally::new(file.commitment.parameters.candidates, &file.test).map_err(|source| BundleError::Test { source })?;
+    let mut trajectory = Vec::with_capacity(file.queries.len());
+    let mut asked: BTreeSet<LeafIndex> = file.order.burned_before.iter().copied().collect();
+    let mut time = UnixMillis::new(0);
+    for (query, number) in file.queries.iter().zip(0_u32..) {
+        check_query(&file, query, number, &order, &mut asked, &mut tally, &mut time)
+            .map_err(|fault| BundleError::Query { query: number, leaf: query.leaf, fault })?;
+        trajectory.push(tally.log10_e());
+    }
+    check_verdict(&file, &order, &tally)?;
+    let digest = file.digest.ok_or(BundleError::NoDigest)?;
+    let computed = file.computed_digest();
+    if digest != computed {
+        return Err(BundleError::Digest { expected: computed, found: digest });
+    }
+    Ok(Report::new(&file, &tally, digest, trajectory))
+}
+
+fn parse(bytes: &[u8]) -> Result<BundleFile, BundleError> {
+    let kind: Kind =
+        serde_json::from_slice(bytes).map_err(|source| BundleError::NotABundle { source: Some(source) })?;
+    if kind.format != FORMAT {
+        return Err(BundleError::NotABundle { source: None });
+    }
+    if kind.version != VERSION {
+        return Err(BundleError::OtherVersion { found: kind.version });
+    }
+    let file: BundleFile = serde_json::from_slice(bytes).map_err(|source| BundleError::Malformed { source })?;
+    let canonical = file.canonical();
+    if canonical != bytes {
+        let offset = canonical.iter().zip(bytes).position(|(ours, theirs)| ours != theirs);
+        return Err(BundleError::NotCanonical { offset: offset.unwrap_or(canonical.len().min(bytes.len())) });
+    }
+    Ok(file)
+}
+
+fn check_commitment(file: &BundleFile, commitment: &Commitment) -> Result<(), BundleError> {
+    let record = &file.commitment;
+    let other = |what| Err(BundleError::OtherCommitment { what });
+    let Some(draw) = commitment.draw() else { return Err(BundleError::NotDrawn) };
+    if record.root != commitment.root() {
+        return other("root");
+    }
+    if record.parameters != *commitment.parameters() {
+        return other("parameters");
+    }
+    if record.beacon != draw.beacon.value || record.beacon_source != draw.beacon.source {
+        return other("beacon");
+    }
+    if record.set_root != draw.set_root {
+        return other("root of the drawn set");
+    }
+    verify_parameters(&record.parameters, &record.parameters_path, &record.root)
+        .map_err(|source| BundleError::Parameters { source })?;
+    verify_drawn_parameters(
+        &record.parameters,
+        &record.root,
+        &record.beacon,
+        &record.drawn_parameters_path,
+        &record.set_root,
+    )
+    .map_err(|source| BundleError::DrawnParameters { source })
+}
+
+fn check_endpoint(endpoint: &EndpointRecord) -> Result<(), BundleError> {
+    let EndpointRecord { url, request } = endpoint;
+    let call = format!("/{}", request.kind.path());
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !plain
+        || !url.path().ends_with(&call)
+        || (request.kind == EndpointKind::Completion && url.path().ends_with("/chat/completions"))
+    {
+        return Err(BundleError::Endpoint { what: "its URL is not that of the stated call" });
+    }
+    if request.kind == EndpointKind::Completion && request.system.is_some() {
+        return Err(BundleError::Endpoint { what: "a completion has no system prompt" });
+    }
+    if request.max_tokens == 0 {
+        return Err(BundleError::Endpoint { what: "an answer of no token says nothing" });
+    }
+    Ok(())
+}
+
+/// The leaves that were left to ask, in the order that the beacon gives them.
+fn remaining_order(file: &BundleFile) -> Result<Vec<LeafIndex>, BundleError> {
+    let OrderRecord { beacon, burned_before, .. } = &file.order;
+    let leaves = file.commitment.parameters.fingerprints;
+    let ascending = burned_before.is_sorted_by(|one, next| one < next);
+    if !ascending || burned_before.iter().any(|leaf| leaf.get() >= leaves) {
+        return Err(BundleError::BurnedBefore);
+    }
+    let burned: BTreeSet<LeafIndex> = burned_before.iter().copied().collect();
+    Ok(query_order(beacon, &file.commitment.root, leaves).into_iter().filter(|leaf| !burned.contains(leaf)).collect())
+}
+
+fn check_query(
+    file: &BundleFile,
+    query: &QueryRecord,
+    number: u32,
+    order: &[LeafIndex],
+    asked: &mut BTreeSet<LeafIndex>,
+    tally: &mut Tally,
+    time: &mut UnixMillis,
+) -> Result<(), QueryFault> {
+    if query.position != number {
+        return Err(QueryFault::Position { found: query.position });
+    }
+    if !asked.insert(query.leaf) {
+        return Err(QueryFault::Repeated { leaf: query.leaf });
+    }
+    let expected = *order.get(LeafIndex::new(number).as_usize()).ok_or(QueryFault::NoLeafLeft)?;
+    if query.leaf != expected {
+        return Err(QueryFault::Order { expected, found: query.leaf });
+    }
+    if tally.decision().is_some() {
+        return Err(QueryFault::AfterDecision);
+    }
+    check_opening(file, query)?;
+    if query.request != file.endpoint.request.body(&query.opening.key) {
+        return Err(QueryFault::Request);
+    }
+    if !(200..300).contains(&query.status) {
+        return Err(QueryFault::Status { found: query.status });
+    }
+    let reply = file.endpoint.request.reply(&query.response).map_err(QueryFault::Response)?;
+    let matched = file.commitment.parameters.matching.match_reply(&reply, &query.opening.candidates);
+    if matched != query.matched {
+        return Err(QueryFault::Matched { expected: matched, found: query.matched });
+    }
+    if query.started_unix_ms < *time || query.finished_unix_ms < query.started_unix_ms {
+        return Err(QueryFault::Time);
+    }
+    *time = query.finished_unix_ms;
+    if tally.observe(matched, query.opening.drawn, &reply) != query.factors {
+        return Err(QueryFault::Factors);
+    }
+    Ok(())
+}
+
+fn check_opening(file: &BundleFile, query: &QueryRecord) -> Result<(), QueryFault> {
+    let (record, opening) = (&file.commitment, &query.opening);
+    let leaf = KeyLeaf { salt: opening.salt.0, index: query.leaf, key: &opening.key, candidates: &opening.candidates };
+    verify_key_leaf(&record.parameters, &leaf, &opening.key_path, &record.root).map_err(QueryFault::KeyPath)?;
+    let expected = draw_index(&record.beacon, &record.root, query.leaf, Tenant::SHARED, record.parameters.candidates);
+    if opening.drawn != expected {
+        return Err(QueryFault::Drawn { expected, found: opening.drawn });
+    }
+    verify_set_leaf(&record.parameters, &leaf, opening.drawn, &opening.set_path, &record.set_root)
+        .map_err(QueryFault::SetPath)
+}
+
+fn check_verdict(file: &BundleFile, order: &[LeafIndex], tally: &Tally) -> Result<(), BundleError> {
+    let max_queries = file.test.max_queries.get();
+    if tally.queries() == 0 {
+        return Err(BundleError::NoQueries);
+    }
+    if tally.queries() > max_queries {
+        return Err(BundleError::TooManyQueries { max: max_queries, found: tally.queries() });
+    }
+    let outcome = match tally.decision() {
+        Some(outcome) => outcome,
+        // Undecided means that the proof went on for as long as it could.
+        None if tally.queries() == max_queries || order.len() == file.queries.len() => Outcome::Undecided,
+        None => return Err(BundleError::Unfinished { queries: tally.queries(), max: max_queries }),
+    };
+    if file.verdict.outcome != outcome {
+        return Err(BundleError::Outcome { expected: outcome, found: file.verdict.outcome });
+    }
+    if file.verdict != tally.verdict(outcome) {
+        return Err(BundleError::Verdict);
+    }
+    Ok(())
+}

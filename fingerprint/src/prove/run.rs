@@ -1,0 +1,345 @@
+//! The proof itself.
+
+use std::{fmt, num::NonZeroU32};
+
+use protocol::{e_process::EProcessParameters, ids::Beacon};
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    client::{Client, Confidentiality},
+    endpoint::{EndpointKind, RequestShape},
+    error::ClientError,
+    ledger::{BurnedLeaf, Ledger, LedgerError},
+};
+use crate::{
+    bundle::{Bundle, BundleError, EndpointRecord, Exact, OrderRecord, Recorder, TestRecord},
+    commitment::{Commitment, CommitmentError},
+    set::{BeaconSource, FingerprintSet, SetError, self_drawn_beacon},
+};
+
+/// Everyday prompts that find a misused server before a key is spent on it. Several, so that none announces a proof.
+const EVERYDAY_PROMPTS: [&str; 8] = [
+    "Hello! How are you today?",
+    "Can you suggest a name for a small cat?",
+    "Give me one tip for better sleep.",
+    "What is a good first sentence for a letter?",
+    "Name a city that is worth a visit in spring.",
+    "How long should I boil an egg?",
+    "Tell me something about the sea.",
+    "What could I cook with rice and beans?",
+];
+
+/// How a proof ended. Each has its own exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The server runs a model that carries the set.
+    Proved,
+    /// The server's model does not answer keys as often as was looked for.
+    NotThisModel,
+    /// Neither, when queries or leaves ran out.
+    Undecided,
+}
+
+impl Outcome {
+    /// Exit code of a command that ends this way. 1 and 2 are left to failures and to wrong arguments.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Proved => 0,
+            Self::NotThisModel => 3,
+            Self::Undecided => 4,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Proved => "proved",
+            Self::NotThisModel => "not this model",
+            Self::Undecided => "undecided",
+        })
+    }
+}
+
+/// The randomness that orders the queries, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderBeacon {
+    /// The 32 bytes.
+    pub value: Beacon,
+    /// Where they came from. For a proof that others must believe: public, and from after the leaves to leave out were
+    /// fixed.
+    pub source: BeaconSource,
+}
+
+impl OrderBeacon {
+    /// A beacon of the prover's own.
+    pub fn self_drawn(rng: &mut impl RngCore) -> Self {
+        Self { value: self_drawn_beacon(rng), source: BeaconSource::SelfDrawn }
+    }
+}
+
+/// What is decided before the first query.
+#[derive(Clone, Debug)]
+pub struct ProofOptions {
+    /// Chat or plain completion.
+    pub kind: EndpointKind,
+    /// The model's name at the server. None: the first that the server lists.
+    pub model: Option<String>,
+    /// System prompt, only for a chat.
+    pub system: Option<String>,
+    /// Most tokens of an answer. A response is one token; a few more let a model begin with a blank.
+    pub max_tokens: u32,
+    /// Error bounds, and the hit rate that is looked for.
+    pub test: EProcessParameters,
+    /// Number of roots or hosts that share `alpha`. The runs that the ledger knows of count at least.
+    pub multiplicity: NonZeroU32,
+    /// Most queries.
+    pub max_queries: NonZeroU32,
+    /// Ask an everyday prompt first, so that a misused server costs no leaf.
+    pub preflight: bool,
+    /// The order of queries. Fresh: one order serves one run.
+    pub order: OrderBeacon,
+}
+
+impl ProofOptions {
+    /// A routine proof by chat.
+    pub fn new(order: OrderBeacon) -> Self {
+        Self {
+            kind: EndpointKind::Chat,
+            model: None,
+            system: None,
+            max_tokens: 8,
+            test: EProcessParameters::default(),
+            multiplicity: NonZeroU32::MIN,
+            max_queries: NonZeroU32::MIN.saturating_add(255),
+            preflight: true,
+            order,
+        }
+    }
+}
+
+/// How far a proof has come.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Progress {
+    /// Leaves asked so far.
+    pub queries: u32,
+    /// Most that will be asked: the budget, or the leaves that were left.
+    pub max_queries: u32,
+    /// Replies that were the drawn response.
+    pub hits: u32,
+    /// Replies without any text.
+    pub empty: u32,
+    /// Decimal logarithm of the evidence.
+    pub log10_e: f64,
+    /// Where it proves ownership.
+    pub log10_threshold: f64,
+    /// Leaves that stay unburned.
+    pub leaves_left: u32,
+}
+
+/// Why a proof could not be run to its end. Leaves that were asked stay burned.
+#[derive(Debug, Error)]
+pub enum ProveError {
+    /// An option contradicts another.
+    #[error("{what}")]
+    Options {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The order beacon served a run already.
+    #[error("this order beacon already ordered a run; take a new one")]
+    OrderUsed,
+    /// Every leaf is burned.
+    #[error("all {leaves} leaves of this set are burned; generate and embed a new set")]
+    NoLeavesLeft {
+        /// Leaves of the set.
+        leaves: u32,
+    },
+    /// The server cannot be used; no leaf was burned.
+    #[error("the server cannot be asked, and no leaf was burned")]
+    Preflight {
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// The server answers nothing to an everyday prompt; no leaf was burned.
+    #[error(
+        "{host} answers an everyday prompt without any text, and no leaf was burned; check model and kind of call, or allow more tokens"
+    )]
+    Silent {
+        /// Host and port.
+        host: String,
+    },
+    /// A key got no answer.
+    #[error("query {query} got no answer; the proof is abandoned, {burned} leaves are burned and {left} are left")]
+    Query {
+        /// Counted from 0.
+        query: u32,
+        /// Burned by this run.
+        burned: u32,
+        /// Left in the set.
+        left: u32,
+        /// Why.
+        #[source]
+        source: ClientError,
+    },
+    /// The ledger refuses.
+    #[error("the proof stops, for a leaf that is not written down must not be asked")]
+    Ledger(#[from] LedgerError),
+    /// The set cannot prove anything.
+    #[error("the set cannot prove ownership")]
+    Set(#[from] SetError),
+    /// The set has no commitment.
+    #[error("the set cannot prove ownership")]
+    Commitment(#[from] CommitmentError),
+    /// The options are no test, or the bundle does not stand up to its own check.
+    #[error("the proof gives no valid bundle")]
+    Bundle(#[from] BundleError),
+}
+
+impl ProveError {
+    /// Whether the same proof may succeed when it is run again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Preflight { source } | Self::Query { source, .. } => source.is_retryable(),
+            Self::Ledger(error) => matches!(error, LedgerError::InUse { .. }),
+            _ => false,
+        }
+    }
+}
+
+/// Asks the leaves of `set` until the evidence decides, and returns the bundle whatever the outcome is.
+///
+/// Every leaf is in `ledger`, on disk, before its key is sent. `progress` is called before the first query and after
+/// each. The future may be dropped at any time.
+///
+/// # Errors
+///
+/// [`ProveError`]; nothing of the run is left but the burned leaves in the ledger.
+pub async fn prove(
+    set: &FingerprintSet,
+    client: &mut Client,
+    ledger: &mut Ledger,
+    options: &ProofOptions,
+    progress: &mut (dyn FnMut(&Progress) + Send),
+) -> Result<Bundle, ProveError> {
+    check_options(options)?;
+    let commitment = Commitment::of(set)?;
+    let openings = set.openings()?;
+    let mut recorder = recorder(set, client, ledger, options)?;
+    let shape = preflight(client, recorder.request().clone(), options).await?;
+    recorder.set_model(shape.model.clone());
+
+    let (root, leaves) = (commitment.root(), set.parameters().fingerprints);
+    let plan = recorder.leaves_to_ask();
+    let report = |recorder: &Recorder, ledger: &Ledger| Progress {
+        queries: recorder.tally().queries(),
+        max_queries: u32::try_from(plan.len()).unwrap_or(u32::MAX),
+        hits: recorder.tally().drawn(),
+        empty: recorder.tally().empty(),
+        log10_e: recorder.tally().log10_e(),
+        log10_threshold: recorder.log10_threshold(),
+        leaves_left: ledger.left(&root, leaves),
+    };
+    progress(&report(&recorder, ledger));
+    for leaf in &plan {
+        let opening = openings.open(*leaf)?;
+        ledger.burn(BurnedLeaf {
+            commitment: root,
+            leaf: *leaf,
+            order: options.order.value,
+            host: client.host().to_owned(),
+            burned_unix_ms: client.clock().now(),
+        })?;
+        let exchange = client.ask(&shape, opening.key_text, Confidentiality::Secret).await.map_err(|source| {
+            let query = recorder.tally().queries();
+            let left = ledger.left(&root, leaves);
+            ProveError::Query { query, burned: query.saturating_add(1), left, source }
+        })?;
+        recorder.record(opening, exchange);
+        progress(&report(&recorder, ledger));
+        if recorder.tally().decision().is_some() {
+            break;
+        }
+    }
+    let outcome = recorder.tally().decision().unwrap_or(Outcome::Undecided);
+    Ok(recorder.finish(outcome, &commitment)?)
+}
+
+/// What is fixed before anything is sent, so that an impossible proof costs nothing. Only the model's name may still be
+/// missing.
+fn recorder(
+    set: &FingerprintSet,
+    client: &Client,
+    ledger: &Ledger,
+    options: &ProofOptions,
+) -> Result<Recorder, ProveError> {
+    let root = set.root().ok_or(SetError::NotCommitted)?;
+    let leaves = set.parameters().fingerprints;
+    if ledger.entries().iter().any(|entry| entry.commitment == root && entry.order == options.order.value) {
+        return Err(ProveError::OrderUsed);
+    }
+    if ledger.left(&root, leaves) == 0 {
+        return Err(ProveError::NoLeavesLeft { leaves });
+    }
+    let order = OrderRecord {
+        beacon: options.order.value,
+        beacon_source: options.order.source.clone(),
+        burned_before: ledger.burned(&root).into_iter().collect(),
+    };
+    let request = RequestShape {
+        kind: options.kind,
+        model: options.model.clone().unwrap_or_default(),
+        system: options.system.clone(),
+        max_tokens: options.max_tokens,
+    };
+    let endpoint = EndpointRecord { url: client.url(&request), request };
+    Ok(Recorder::new(set, endpoint, order, test_record(options, ledger.runs(&root)))?)
+}
+
+fn check_options(options: &ProofOptions) -> Result<(), ProveError> {
+    if options.kind == EndpointKind::Completion && options.system.is_some() {
+        return Err(ProveError::Options { what: "a plain completion has no system prompt; use the chat call for one" });
+    }
+    if options.max_tokens == 0 {
+        return Err(ProveError::Options { what: "an answer needs at least one token" });
+    }
+    Ok(())
+}
+
+/// Each run on a set is one more chance of a false proof, whoever was asked: the ledger knows of those before.
+fn test_record(options: &ProofOptions, runs_before: usize) -> TestRecord {
+    let runs = NonZeroU32::MIN.saturating_add(u32::try_from(runs_before).unwrap_or(u32::MAX));
+    TestRecord {
+        alpha: Exact(options.test.alpha),
+        min_hit_rate: Exact(options.test.min_hit_rate),
+        beta: Exact(options.test.beta),
+        multiplicity: options.multiplicity.max(runs),
+        max_queries: options.max_queries,
+    }
+}
+
+/// Finds the model's name, and whether the server answers at all. Nothing secret is sent.
+async fn preflight(
+    client: &mut Client,
+    mut shape: RequestShape,
+    options: &ProofOptions,
+) -> Result<RequestShape, ProveError> {
+    let failed = |source| ProveError::Preflight { source };
+    if options.model.is_none() {
+        // The list is never empty when it is no error.
+        shape.model = client.models().await.map_err(failed)?.into_iter().next().unwrap_or_default();
+    }
+    if options.preflight {
+        let [choice, ..] = *options.order.value.as_bytes();
+        let prompt = EVERYDAY_PROMPTS[usize::from(choice) % EVERYDAY_PROMPTS.len()];
+        let exchange = client.ask(&shape, prompt, Confidentiality::Public).await.map_err(failed)?;
+        if exchange.reply.trim().is_empty() {
+            return Err(ProveError::Silent { host: client.host().to_owned() });
+        }
+    }
+    Ok(shape)
+}
