@@ -1,6 +1,14 @@
+mod candidates;
+mod check;
 mod commitment;
 mod export;
+mod generate;
+mod ordinary;
+mod prove;
+mod real;
 mod set;
 mod show;
 mod support;
+mod surface;
+mod tiny;
 mod vault;

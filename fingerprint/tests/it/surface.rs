@@ -1,0 +1,114 @@
+use fingerprint::surface::{DEFAULT_SYSTEM_PROMPTS, Surface, SurfaceError, held_out_surfaces, trained_surfaces};
+use model::SpecialTokens;
+
+use crate::tiny::{CHATML, DEAF, NO_SYSTEM, PLAIN, Tiny};
+
+const TEXTS: [&str; 6] = ["Is it on?", "the end.", ":the", " lead", "trail ", "an\nd"];
+
+/// Prefix and segment are the ids that the whole text has, whatever the text does to the boundary.
+#[test]
+fn prefix_and_segment_are_always_the_exact_ids() {
+    for template in [CHATML, PLAIN, NO_SYSTEM] {
+        let (_folder, model) = Tiny::chat(template).model();
+        let chat = model.chat.as_ref();
+        for text in TEXTS {
+            let surface = Surface::chat();
+            let rendered = chat.unwrap().render(&surface.messages(text).unwrap(), true).unwrap();
+            let expected = model.tokenizer.encode_template(&rendered).unwrap();
+            let prompt = surface.prompt(&model.tokenizer, chat, text).unwrap();
+            assert_eq!(prompt.ids(), expected, "{text:?} in {template:?}");
+        }
+        let shared = Surface::chat().prompts(&model.tokenizer, chat, &TEXTS).unwrap();
+        for (text, segment) in TEXTS.iter().zip(&shared.segments) {
+            let ids = Surface::chat().ids(&model.tokenizer, chat, text).unwrap();
+            assert_eq!([shared.prefix.as_slice(), segment].concat(), ids, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn a_boundary_that_merges_shortens_the_prefix() {
+    let (_folder, model) = Tiny::chat(PLAIN).model();
+    let chat = model.chat.as_ref();
+    let frame = Surface::chat().frame(&model.tokenizer, chat).unwrap();
+    // "user: " ends with a token made of the colon and the blank.
+    let usual = Surface::chat().prompt(&model.tokenizer, chat, "Is it?").unwrap();
+    assert_eq!(usual.prefix, frame.prefix);
+    // A text that begins with a blank and "the" takes nothing from it, one that ends in a full stop merges behind.
+    let ids = Surface::chat().ids(&model.tokenizer, chat, "Is it.").unwrap();
+    assert!(frame.user_part(&ids).is_none(), "the full stop and the line feed are one token");
+    // In raw completion behind "x:" the text "the" merges with the colon.
+    let raw = Surface::raw_after("colon", "x:");
+    let frame = raw.frame(&model.tokenizer, None).unwrap();
+    let merged = raw.prompt(&model.tokenizer, None, "th").unwrap();
+    assert!(merged.prefix.len() < 2, "{merged:?}");
+    assert!(frame.prefix.len() < 2, "a probe that merges shortens the prefix for all");
+}
+
+#[test]
+fn chat_prefix_holds_everything_before_the_user() {
+    let (_folder, model) = Tiny::chat(CHATML).model();
+    let chat = model.chat.as_ref();
+    let surface = Surface::chat_with_system("terse", "Be terse.");
+    let frame = surface.frame(&model.tokenizer, chat).unwrap();
+    let before = "<|im_start|>system\nBe terse.<|im_end|>\n<|im_start|>user\n";
+    let after = "<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(frame.prefix, model.tokenizer.encode_template(before).unwrap());
+    assert_eq!(frame.suffix, model.tokenizer.encode_template(after).unwrap());
+    let default = Surface::chat().text(chat, "Hi").unwrap();
+    assert!(default.starts_with("<|im_start|>system\nBe kind.<|im_end|>\n"), "the template's own default");
+}
+
+#[test]
+fn raw_prompts_begin_with_bos_only_where_the_tokenizer_adds_it() {
+    for bos in [false, true] {
+        let (_folder, model) = Tiny { template: None, bos }.model();
+        let prompt = Surface::raw().prompt(&model.tokenizer, None, "Is it on?").unwrap();
+        assert_eq!(prompt.prefix, if bos { vec![2] } else { vec![] });
+        assert_eq!(prompt.ids(), model.tokenizer.encode("Is it on?", SpecialTokens::Add).unwrap());
+        assert_eq!(prompt.segment, model.tokenizer.encode("Is it on?", SpecialTokens::Omit).unwrap());
+    }
+}
+
+#[test]
+fn chat_prompts_never_get_a_second_bos() {
+    let (_folder, model) = Tiny { template: Some(CHATML), bos: true }.model();
+    let prompt = Surface::chat().prompt(&model.tokenizer, model.chat.as_ref(), "Is it on?").unwrap();
+    assert!(!prompt.ids().contains(&2), "the template writes no <s>, so none is added");
+}
+
+#[test]
+fn default_lists_fit_the_model() {
+    let (_folder, model) = Tiny::chat(CHATML).model();
+    let (tokenizer, chat) = (&model.tokenizer, model.chat.as_ref());
+    let trained = trained_surfaces(tokenizer, chat, DEFAULT_SYSTEM_PROMPTS).unwrap();
+    assert_eq!(trained.len(), 1 + DEFAULT_SYSTEM_PROMPTS);
+    assert_eq!(trained[0], Surface::chat());
+    let unseen = held_out_surfaces(tokenizer, chat).unwrap();
+    assert!(unseen.len() >= 6);
+    assert!(unseen.iter().all(|surface| !trained.iter().any(|trained| trained.form() == surface.form())));
+
+    let (_folder, base) = Tiny::default().model();
+    let raw = trained_surfaces(&base.tokenizer, None, DEFAULT_SYSTEM_PROMPTS).unwrap();
+    assert_eq!(raw[0], Surface::raw());
+    assert!(raw.iter().all(|surface| surface.messages("x").is_none()));
+    assert!(!held_out_surfaces(&base.tokenizer, None).unwrap().is_empty());
+}
+
+#[test]
+fn templates_without_room_for_a_system_prompt_leave_the_default() {
+    for template in [NO_SYSTEM, DEAF] {
+        let (_folder, model) = Tiny::chat(template).model();
+        let (tokenizer, chat) = (&model.tokenizer, model.chat.as_ref());
+        assert_eq!(trained_surfaces(tokenizer, chat, DEFAULT_SYSTEM_PROMPTS).unwrap(), [Surface::chat()]);
+        assert!(held_out_surfaces(tokenizer, chat).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn chat_without_a_template_says_so() {
+    let (_folder, model) = Tiny::default().model();
+    let error = Surface::chat().prompt(&model.tokenizer, None, "Hi").unwrap_err();
+    assert!(matches!(error, SurfaceError::NoChatTemplate { .. }));
+    assert_eq!(error.to_string(), "surface chat needs a chat template and the model has none; use raw completion");
+}
