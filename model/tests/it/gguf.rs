@@ -1,6 +1,7 @@
 //! GGUF files into Hugging Face folders: values, names and order of weights, tokenizers, hostile files.
 
 mod file;
+mod sentence_piece;
 
 use std::{fs, path::Path};
 
@@ -176,7 +177,7 @@ fn every_storage_type_has_the_values_of_the_reference() {
             Checkpoint::open(&folder.path().join("out")).unwrap().tensor("model.layers.0.mlp.up_proj.weight").unwrap();
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&f32s(&up)), bits(&expected.repeat(repeats)), "{name}");
-        assert_eq!(report.stored_as.contains_key(name), true, "{:?}", report.stored_as);
+        assert!(report.stored_as.contains_key(name), "{:?}", report.stored_as);
     }
 }
 
@@ -442,8 +443,6 @@ fn progress_ends_at_the_total() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn damaged_files_never_panic_and_leave_nothing(
         spm in any::<bool>(),

@@ -14,12 +14,14 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Ids, renderings and logits from transformers: `HALLMARK_GOLDENS`, by default in the shared data.
 pub(crate) fn goldens() -> Value {
-    let path = path_or("HALLMARK_GOLDENS", || {
-        let shared = path_or("HALLMARK_SHARED", || concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").into());
-        shared.join("data/smollm2-goldens.json")
-    });
+    let path = path_or("HALLMARK_GOLDENS", || shared().join("data/smollm2-goldens.json"));
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&bytes).unwrap()
+}
+
+/// The shared data: `HALLMARK_SHARED`, by default beside the repository.
+pub(crate) fn shared() -> PathBuf {
+    path_or("HALLMARK_SHARED", || concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").into())
 }
 
 fn path_or(variable: &str, default: impl FnOnce() -> PathBuf) -> PathBuf {
