@@ -23,13 +23,13 @@ use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tokenizers::{
-    AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    AddedToken, NormalizerWrapper, PostProcessorWrapper,
     TokenizerBuilder,
     models::bpe::{BPE, BpeTrainerBuilder},
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const VOCABULARY: usize = 1024;
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
@@ -218,14 +218,7 @@ fn write_tokenizer(text: &str, out: &Path) -> Result<()> {
         .with_decoder(Some(byte_level))
         .build()?;
     tokenizer.train(&mut trainer, text.lines())?;
-    let whole: tokenizers::TokenizerImpl<
-        ModelWrapper,
-        NormalizerWrapper,
-        PreTokenizerWrapper,
-        PostProcessorWrapper,
-        DecoderWrapper,
-    > = serde_json::from_str(&tokenizer.to_string(false)?)?;
-    fs::write(out.join("tokenizer.json"), whole.to_string(true)?)?;
+    fs::write(out.join("tokenizer.json"), tokenizer.to_string(true)? + "\n")?;
     let template = format!(
         "{{% if messages[0]['role'] != 'system' %}}{{{{ '<|im_start|>system\\n{DEFAULT_SYSTEM_QUOTED}<|im_end|>\\n' }}}}\
          {{% endif %}}{{% for message in messages %}}{{{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \

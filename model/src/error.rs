@@ -1,10 +1,12 @@
 //! One error for callers that go through several modules of this package.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use crate::{
     chat::ChatError, checkpoint::CheckpointError, config::ConfigError, decoder::DecoderError, gguf::GgufError,
-    hub::HubError, manifest::ManifestError, model::ModelError, tokenizer::TokenizerError,
+    hub::HubError, manifest::ManifestError, tokenizer::TokenizerError,
 };
 
 /// Whatever went wrong with a model. Each variant speaks for itself: the message is that of the module's error.
@@ -37,6 +39,24 @@ pub enum Error {
     /// Parts of one folder that do not fit each other.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+/// Parts of one folder that do not fit each other.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// The tokenizer gives ids for which there is no embedding.
+    #[error(
+        "the tokenizer in {} has {tokenizer} tokens, but the model has embeddings for {embeddings}; \
+         they belong to different models", directory.display()
+    )]
+    Vocabulary {
+        /// Folder with both.
+        directory: PathBuf,
+        /// Size of the tokenizer's vocabulary.
+        tokenizer: usize,
+        /// Rows of the embedding.
+        embeddings: usize,
+    },
 }
 
 impl Error {

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use protocol::ids::ManifestDigest;
-use thiserror::Error;
 
-use crate::{Checkpoint, Config, Decoder, Error, Tokenizer, chat::ChatTemplate, hub, manifest::Manifest};
+use crate::{ChatTemplate, Checkpoint, Config, Decoder, Error, Manifest, Tokenizer, error::ModelError, hub};
 
 /// A model that can be asked. Everything in it is read-only and may be shared between threads.
 #[derive(Debug)]
@@ -22,24 +21,6 @@ pub struct Model {
     pub manifest_digest: ManifestDigest,
     /// The weights.
     pub decoder: Decoder,
-}
-
-/// Parts of one folder that do not fit each other.
-#[derive(Debug, Error)]
-pub enum ModelError {
-    /// The tokenizer gives ids for which there is no embedding.
-    #[error(
-        "the tokenizer in {} has {tokenizer} tokens, but the model has embeddings for {embeddings}; \
-         they belong to different models", directory.display()
-    )]
-    Vocabulary {
-        /// Folder with both.
-        directory: PathBuf,
-        /// Size of the tokenizer's vocabulary.
-        tokenizer: usize,
-        /// Rows of the embedding.
-        embeddings: usize,
-    },
 }
 
 impl Model {

@@ -1,6 +1,7 @@
 mod candidates;
 mod check;
 mod commitment;
+mod embed;
 mod export;
 mod generate;
 mod ordinary;

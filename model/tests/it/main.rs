@@ -1,0 +1,9 @@
+mod checkpoint;
+mod config;
+mod gguf;
+mod hub;
+mod parity;
+mod smollm2;
+mod support;
+mod text;
+mod whole_model;
