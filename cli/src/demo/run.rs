@@ -24,7 +24,7 @@ use super::{
     journal::Journal,
     record::{
         BundleRecord, DemoRecord, EmbeddingRecord, FilesRecord, ModelRecord, ProofRecord, SchemeRecord, SurfaceRecord,
-        Verdict,
+        TrainingPoint, Verdict,
     },
     utility,
 };
