@@ -31,7 +31,7 @@ const EVERYDAY_PROMPTS: [&str; 8] = [
     "What could I cook with rice and beans?",
 ];
 
-/// How a proof ended. Each has its own exit code.
+/// How a proof ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -41,17 +41,6 @@ pub enum Outcome {
     NotThisModel,
     /// Neither, when queries or leaves ran out.
     Undecided,
-}
-
-impl Outcome {
-    /// Exit code of a command that ends this way. 1 and 2 are left to failures and to wrong arguments.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Proved => 0,
-            Self::NotThisModel => 3,
-            Self::Undecided => 4,
-        }
-    }
 }
 
 impl fmt::Display for Outcome {
