@@ -516,7 +516,8 @@ proptest! {
         let header_end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
         for (place, value) in changes {
             // Digits keep the JSON valid and move offsets and shapes; other bytes mostly break it.
-            let places: Vec<usize> = (0..header_end).filter(|&at| !digits || (at >= 8 && bytes[at].is_ascii_digit())).collect();
+            let is_place = |&at: &usize| !digits || (at >= 8 && bytes[at].is_ascii_digit());
+            let places: Vec<usize> = (0..header_end).filter(is_place).collect();
             bytes[places[place.index(places.len())]] = if digits { b'0' + value % 10 } else { value };
         }
         if let Some(cut) = cut {
