@@ -1,1 +1,10 @@
+#![doc = include_str!("../README.md")]
 
+pub mod engine;
+mod openai;
+pub mod server;
+pub mod state;
+pub mod usage;
+
+pub use server::{router, serve};
+pub use state::{AppState, Limits, ServedModel};

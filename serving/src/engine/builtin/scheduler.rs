@@ -1,0 +1,167 @@
+//! The loop of the engine's thread: admit, run one batch, deliver.
+
+use std::{iter::zip, mem, sync::Arc};
+
+use super::{
+    cache_pool::CachePool,
+    forward::{Failure, Forward, forward_guarded},
+    queue::{Queue, Waiting},
+    slot::Slot,
+};
+use crate::engine::{EngineError, GenerationRequest, TokenSender};
+
+/// A request that has no slot yet.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) request: GenerationRequest,
+    pub(super) sender: TokenSender,
+}
+
+impl Admission {
+    /// Most positions that the request can fill. The last token is delivered without being appended; its position is
+    /// reserved all the same, which keeps the sum plain.
+    fn positions(&self) -> usize {
+        self.request.prompt.len().saturating_add(self.request.max_tokens.get())
+    }
+}
+
+impl Waiting for Admission {
+    fn is_abandoned(&self) -> bool {
+        self.sender.is_abandoned()
+    }
+}
+
+/// How much goes into one step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepLimits {
+    /// Streams at once.
+    pub(super) streams: usize,
+    /// Prompt tokens in a step when no stream is generating.
+    pub(super) prompt_tokens: usize,
+    /// Prompt tokens in a step beside streams that are generating, which wait for the whole step.
+    pub(super) prompt_tokens_beside_streams: usize,
+}
+
+/// Owns the decoder's streams. Everything happens on the thread that calls [`run`](Self::run).
+#[derive(Debug)]
+pub(super) struct Scheduler<F: Forward> {
+    decoder: F,
+    queue: Arc<Queue<Admission>>,
+    pool: CachePool<F::Cache>,
+    limits: StepLimits,
+    /// In order of admission.
+    slots: Vec<Slot<F::Cache>>,
+}
+
+/// Whatever ends the thread, a panic included, ends what waits for it.
+struct StopQueue(Arc<Queue<Admission>>);
+
+impl Drop for StopQueue {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+impl<F: Forward> Scheduler<F> {
+    pub(super) fn new(decoder: F, queue: Arc<Queue<Admission>>, pool: CachePool<F::Cache>, limits: StepLimits) -> Self {
+        Self { decoder, queue, pool, limits, slots: Vec::new() }
+    }
+
+    /// Works until the queue is stopped, or drained and everything is finished.
+    pub(super) fn run(mut self) {
+        let _stop = StopQueue(self.queue.clone());
+        while !self.queue.is_stopped() {
+            self.release_abandoned();
+            self.admit();
+            if !self.slots.is_empty() {
+                self.step();
+            } else if !self.queue.wait() {
+                return;
+            }
+        }
+    }
+
+    fn release_abandoned(&mut self) {
+        for slot in mem::take(&mut self.slots) {
+            if slot.is_abandoned() {
+                // Nobody listens to the sender any more.
+                drop(self.release(slot));
+            } else {
+                self.slots.push(slot);
+            }
+        }
+    }
+
+    fn release(&mut self, slot: Slot<F::Cache>) -> TokenSender {
+        let (sender, mut lent) = slot.into_parts();
+        self.decoder.clear(&mut lent.cache);
+        self.pool.give_back(lent);
+        sender
+    }
+
+    fn admit(&mut self) {
+        while self.slots.len() < self.limits.streams {
+            let pool = &self.pool;
+            let Some(admission) = self.queue.pop_if(|admission| pool.fits(admission.positions())) else { return };
+            match self.pool.lend(admission.positions(), |capacity| self.decoder.new_cache(capacity)) {
+                Ok(cache) => self.slots.push(Slot::new(admission.request, admission.sender, cache)),
+                Err(source) => admission.sender.fail(EngineError::Compute { source }),
+            }
+        }
+    }
+
+    /// One forward pass over every stream that has something to append.
+    fn step(&mut self) {
+        let plan = self.plan();
+        let mut streams: Vec<_> =
+            zip(&mut self.slots, &plan).filter_map(|(slot, share)| Some(slot.append((*share)?))).collect();
+        match forward_guarded(&self.decoder, &mut streams) {
+            Ok(rows) => self.deliver(&plan, rows),
+            Err(source) => self.fail(&plan, source),
+        }
+    }
+
+    /// For each slot the prompt tokens that it appends in this step (0: it appends its last token), or `None` if it
+    /// sits this step out because earlier prompts have used the step's share.
+    fn plan(&self) -> Vec<Option<usize>> {
+        let generating = self.slots.iter().any(|slot| slot.prompt_left() == 0);
+        let mut budget =
+            if generating { self.limits.prompt_tokens_beside_streams } else { self.limits.prompt_tokens }.max(1);
+        let share = |slot: &Slot<F::Cache>| {
+            let left = slot.prompt_left();
+            let share = left.min(budget);
+            budget = budget.saturating_sub(share);
+            (left == 0 || share > 0).then_some(share)
+        };
+        self.slots.iter().map(share).collect()
+    }
+
+    fn deliver(&mut self, plan: &[Option<usize>], rows: Vec<Vec<f32>>) {
+        let mut rows = rows.into_iter();
+        for (mut slot, share) in zip(mem::take(&mut self.slots), plan) {
+            let appended = share.and_then(|share| Some((share, rows.next()?)));
+            match appended.map_or(Ok(None), |(share, logits)| slot.advance(share, &logits)) {
+                // The cache goes back before the reader learns of the end, so a client that sees it finds the room.
+                Ok(Some(reason)) => self.release(slot).finish(reason),
+                Ok(None) => self.slots.push(slot),
+                Err(broken) => self.release(slot).fail(EngineError::Compute { source: Arc::new(broken) }),
+            }
+        }
+    }
+
+    /// Ends every stream of a failed batch. Their caches may be half written and are not used again.
+    fn fail(&mut self, plan: &[Option<usize>], source: Failure) {
+        for (slot, share) in zip(mem::take(&mut self.slots), plan) {
+            if share.is_none() {
+                self.slots.push(slot);
+                continue;
+            }
+            let (sender, lent) = slot.into_parts();
+            self.pool.discard(lent);
+            sender.fail(EngineError::Compute { source: source.clone() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,40 @@
+//! OpenAI's API as its clients expect it.
+//!
+//! Reference: <https://platform.openai.com/docs/api-reference>. Checked with the official Python package.
+
+mod chat;
+mod completions;
+pub(crate) mod error;
+mod fields;
+mod generate;
+mod models;
+mod parameters;
+mod request;
+mod sse;
+mod stop;
+mod text;
+mod types;
+
+use axum::{Router, http::Method, http::Uri, routing};
+
+use self::error::ApiError;
+use crate::state::AppState;
+
+/// The OpenAI routes, and answers in OpenAI's shape for every other path and method.
+pub(crate) fn router() -> Router<AppState> {
+    Router::new()
+        .route("/v1/models", routing::get(models::list))
+        .route("/v1/models/{*id}", routing::get(models::retrieve))
+        .route("/v1/completions", routing::post(completions::create))
+        .route("/v1/chat/completions", routing::post(chat::create))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+}
+
+async fn unknown_path(method: Method, uri: Uri) -> ApiError {
+    ApiError::unknown_path(&method, uri.path())
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::wrong_method(&method, uri.path())
+}

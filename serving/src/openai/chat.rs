@@ -1,0 +1,164 @@
+//! `POST /v1/chat/completions`: answers a chat.
+
+use axum::{extract::State, response::Response};
+use model::{ChatTemplate, Message, Tokenizer, chat::ChatError};
+use serde_json::value::RawValue;
+
+use super::{
+    error::ApiError,
+    fields::{Fields, Kind, Unsupported, kind},
+    generate::{self, Checked, Wording},
+    parameters::{HARMLESS, Parameters},
+    request::RequestBody,
+    types::{ChatChoice, ChatChunkChoice, ChatMessage, Delta},
+};
+use crate::{engine::FinishReason, state::AppState};
+
+const UNSUPPORTED: &[Unsupported] = &[
+    ("n", &["1"]),
+    ("logprobs", &["false"]),
+    ("top_logprobs", &["0"]),
+    ("logit_bias", &["{}"]),
+    ("frequency_penalty", &["0", "0.0"]),
+    ("presence_penalty", &["0", "0.0"]),
+    ("response_format", &[r#"{"type":"text"}"#]),
+    ("modalities", &[r#"["text"]"#]),
+    ("tools", &["[]"]),
+    ("tool_choice", &["\"none\"", "\"auto\""]),
+    ("functions", &["[]"]),
+    ("function_call", &["\"none\"", "\"auto\""]),
+    ("audio", &["null"]),
+    ("prediction", &["null"]),
+    ("reasoning_effort", &["null"]),
+    ("verbosity", &["null"]),
+    ("web_search_options", &["null"]),
+    ("moderation", &["null"]),
+];
+/// As answers come back to us when clients send their history.
+const UNSUPPORTED_IN_MESSAGE: &[Unsupported] = &[
+    ("name", &["null"]),
+    ("refusal", &["null"]),
+    ("audio", &["null"]),
+    ("annotations", &["[]"]),
+    ("tool_calls", &["[]"]),
+    ("tool_call_id", &["null"]),
+    ("function_call", &["null"]),
+];
+
+pub(super) async fn create(State(state): State<AppState>, body: RequestBody) -> Result<Response, ApiError> {
+    let mut fields = Fields::of_body(&body.text)?;
+    let id: String = fields.require("model", "a string")?;
+    let model = state.model(&id).ok_or_else(|| ApiError::model_not_found(&id))?.clone();
+    let messages: Vec<&RawValue> = fields.require("messages", "a list of messages")?;
+    let messages = parse_messages(&messages)?;
+    let parameters = Parameters::take(&mut fields, &["max_tokens", "max_completion_tokens"])?;
+    fields.refuse_rest(HARMLESS, UNSUPPORTED)?;
+
+    let template = model.chat_template.clone().ok_or_else(|| {
+        let message = "This model has no chat template and only completes text. Use /v1/completions.";
+        ApiError::invalid("chat_not_supported", message).about("model")
+    })?;
+    let tokenizer = model.tokenizer.clone();
+    let prompt = generate::on_own_thread(&state, move || encode(&template, &tokenizer, &messages)).await??;
+    let default_max_tokens = state.limits().default_completion_tokens;
+    let checked = Checked { model, prompt, parameters, default_max_tokens, permit: body.permit };
+    generate::respond::<ChatWording>(&state, checked).await
+}
+
+fn parse_messages(messages: &[&RawValue]) -> Result<Vec<Message>, ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::wrong_value("messages", "at least one message"));
+    }
+    messages.iter().enumerate().map(|(index, message)| parse_message(message, &format!("messages[{index}]"))).collect()
+}
+
+fn parse_message(message: &RawValue, path: &str) -> Result<Message, ApiError> {
+    let mut fields = Fields::of_value(message, path)?;
+    let role: String = fields.require("role", "a string")?;
+    let role = match role.as_str() {
+        // OpenAI's newer name for the same thing; chat templates know the older one.
+        "system" | "developer" => "system",
+        "user" => "user",
+        "assistant" => "assistant",
+        "tool" | "function" => {
+            return Err(ApiError::unsupported(&fields.name("role"), "system, developer, user or assistant"));
+        }
+        _ => return Err(ApiError::wrong_value(&fields.name("role"), "system, developer, user or assistant")),
+    };
+    let content = fields.take_raw("content");
+    let name = fields.name("content");
+    // Before the content: an assistant's message without content has `tool_calls`, and those are the reason to name.
+    fields.refuse_rest(&[], UNSUPPORTED_IN_MESSAGE)?;
+    let content = content.ok_or_else(|| ApiError::missing(&name))?;
+    Ok(Message::new(role, parse_content(content, &name)?))
+}
+
+/// A text, or a list of text parts, which become lines.
+fn parse_content(content: &RawValue, path: &str) -> Result<String, ApiError> {
+    let wrong = || ApiError::wrong_type(path, "a string, or a list of text parts");
+    if kind(content) == Kind::Text {
+        return serde_json::from_str(content.get()).map_err(|_| wrong());
+    }
+    let parts: Vec<&RawValue> = serde_json::from_str(content.get()).map_err(|_| wrong())?;
+    let texts = parts.iter().enumerate().map(|(index, part)| parse_part(part, &format!("{path}[{index}]")));
+    Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
+}
+
+fn parse_part(part: &RawValue, path: &str) -> Result<String, ApiError> {
+    let mut fields = Fields::of_value(part, path)?;
+    let kind: String = fields.require("type", "a string")?;
+    if kind != "text" {
+        return Err(ApiError::unsupported(&fields.name("type"), "\"text\""));
+    }
+    let text = fields.require("text", "a string")?;
+    fields.refuse_rest(&[], &[])?;
+    Ok(text)
+}
+
+fn encode(template: &ChatTemplate, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, ApiError> {
+    let text = template.render(messages, true).map_err(|error| match error {
+        ChatError::Refused { reason } => {
+            let message = format!("The model's chat template refuses these messages: {reason}");
+            ApiError::invalid("invalid_messages", message).about("messages")
+        }
+        // The source is not logged: a template's error may quote the messages.
+        _ => ApiError::invalid("invalid_messages", "The model's chat template cannot render these messages.")
+            .about("messages"),
+    })?;
+    let encoded = tokenizer.encode_template(&text);
+    encoded.map_err(|error| ApiError::internal("The chat could not be tokenized.").caused_by(error))
+}
+
+/// Wording of `/v1/chat/completions`.
+struct ChatWording;
+
+impl ChatWording {
+    fn chunk(delta: Delta, reason: Option<FinishReason>) -> ChatChunkChoice {
+        ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason: reason.map(Into::into) }
+    }
+}
+
+impl Wording for ChatWording {
+    const ID_PREFIX: &'static str = "chatcmpl-";
+    const WHOLE_OBJECT: &'static str = "chat.completion";
+    const CHUNK_OBJECT: &'static str = "chat.completion.chunk";
+    type WholeChoice = ChatChoice;
+    type ChunkChoice = ChatChunkChoice;
+
+    fn whole(text: String, reason: FinishReason) -> ChatChoice {
+        let message = ChatMessage { role: "assistant", content: text, refusal: None };
+        ChatChoice { index: 0, message, logprobs: None, finish_reason: reason.into() }
+    }
+
+    fn opening() -> Option<ChatChunkChoice> {
+        Some(Self::chunk(Delta { role: Some("assistant"), content: Some(String::new()) }, None))
+    }
+
+    fn piece(text: String) -> ChatChunkChoice {
+        Self::chunk(Delta { role: None, content: Some(text) }, None)
+    }
+
+    fn closing(reason: FinishReason) -> ChatChunkChoice {
+        Self::chunk(Delta::default(), Some(reason))
+    }
+}

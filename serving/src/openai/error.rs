@@ -1,0 +1,229 @@
+//! Refusals and failures in OpenAI's shape.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    http::{HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::engine::EngineError;
+
+/// What a client is told. Sources go to the log and never into the message.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: StatusCode,
+    kind: &'static str,
+    code: &'static str,
+    message: String,
+    param: Option<String>,
+    retry_after: Option<Duration>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// The wire form: `{"error": {...}}`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorBody<'a> {
+    error: ErrorFields<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorFields<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    param: Option<&'a str>,
+    code: &'a str,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
+        Self { status, kind, code, message, param: None, retry_after: None, source: None }
+    }
+
+    /// 400 for a request that no server state could make right.
+    pub(crate) fn invalid(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message.into())
+    }
+
+    /// Names the field that is to blame.
+    pub(crate) fn about(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Keeps what went wrong for the log.
+    pub(crate) fn caused_by(mut self, source: impl Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// A field that the request must have.
+    pub(crate) fn missing(param: &str) -> Self {
+        Self::invalid("missing_required_parameter", format!("Missing required parameter: '{param}'.")).about(param)
+    }
+
+    /// A field of the wrong JSON type.
+    pub(crate) fn wrong_type(param: &str, expected: &str) -> Self {
+        Self::invalid("invalid_type", format!("Invalid type for '{param}': expected {expected}.")).about(param)
+    }
+
+    /// A field whose value is not possible.
+    pub(crate) fn wrong_value(param: &str, expected: &str) -> Self {
+        Self::invalid("invalid_value", format!("Invalid value for '{param}': expected {expected}.")).about(param)
+    }
+
+    /// A field that would change the answer and is not implemented.
+    pub(crate) fn unsupported(param: &str, accepted: &str) -> Self {
+        let message = format!("'{param}' is not supported by this server: leave it out, or send {accepted}.");
+        Self::invalid("unsupported_parameter", message).about(param)
+    }
+
+    /// A field that OpenAI's API does not have.
+    pub(crate) fn unknown_field(param: &str) -> Self {
+        let message = format!("Unrecognized request argument supplied: {param}. Remove it from the request.");
+        Self::invalid("unknown_parameter", message).about(param)
+    }
+
+    /// 404 for a model that is not served here.
+    pub(crate) fn model_not_found(id: &str) -> Self {
+        let message = format!("The model '{id}' does not exist on this server. GET /v1/models lists those that do.");
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message).about("model")
+    }
+
+    /// 404 for a path that is not part of the API.
+    pub(crate) fn unknown_path(method: &Method, path: &str) -> Self {
+        let message = format!(
+            "Unknown request URL: {method} {path}. This server has /v1/models, /v1/completions and /v1/chat/completions."
+        );
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "unknown_url", message)
+    }
+
+    /// 405 for a path that exists under another method.
+    pub(crate) fn wrong_method(method: &Method, path: &str) -> Self {
+        let message = format!("Not allowed to {method} on {path}. Use the method in the Allow header.");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_supported", message)
+    }
+
+    /// 413 for a body over the limit.
+    pub(crate) fn body_too_large(limit_bytes: usize) -> Self {
+        let message =
+            format!("The request body is larger than {limit_bytes} bytes, the most that this server accepts.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "request_too_large", message)
+    }
+
+    /// 415 for a body that does not call itself JSON.
+    pub(crate) fn not_json_type() -> Self {
+        let message = "The request body must be JSON: send the header Content-Type: application/json.".to_owned();
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_content_type", message)
+    }
+
+    /// 408 for a body that did not arrive in time.
+    pub(crate) fn body_timeout() -> Self {
+        let message = "The request body did not arrive in time. Send it again.".to_owned();
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "request_timeout", message)
+    }
+
+    /// 400 for a prompt that gives the model nothing to continue.
+    pub(crate) fn empty_prompt() -> Self {
+        Self::invalid("empty_prompt", "The prompt has no tokens. Send some text.")
+    }
+
+    /// 400 for a prompt and completion that do not fit the context.
+    pub(crate) fn context_exceeded(context: usize, prompt: usize, completion: Option<usize>) -> Self {
+        let asked = match completion {
+            Some(completion) => format!(
+                "you requested {} tokens ({prompt} in the prompt, {completion} in the completion)",
+                prompt.saturating_add(completion)
+            ),
+            None => format!("your prompt has {prompt} tokens and leaves no room for a completion"),
+        };
+        let message = format!(
+            "This model's maximum context length is {context} tokens, but {asked}. Shorten the prompt or the completion."
+        );
+        Self::invalid("context_length_exceeded", message)
+    }
+
+    /// 429 for a host that has enough to do.
+    pub(crate) fn busy(retry_after: Duration) -> Self {
+        let message = "The server is busy. Try again after the time in the Retry-After header.".to_owned();
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "server_busy", message);
+        error.retry_after = Some(retry_after);
+        error
+    }
+
+    /// 503 for a host that is going away.
+    pub(crate) fn shutting_down() -> Self {
+        let message = "The server is shutting down. Send the request to another one.".to_owned();
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down", message)
+    }
+
+    /// 500 for a failure that is not the client's.
+    pub(crate) fn internal(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", message.to_owned())
+    }
+
+    /// An engine's refusal or failure. `retry_after` is what a client is told when the queue is full.
+    pub(crate) fn engine(error: EngineError, retry_after: Duration) -> Self {
+        match error {
+            EngineError::QueueFull { .. } => Self::busy(retry_after),
+            EngineError::Draining => Self::shutting_down(),
+            EngineError::ContextExceeded { prompt, completion, context } => {
+                Self::context_exceeded(context, prompt, Some(completion))
+            }
+            EngineError::EmptyPrompt => Self::empty_prompt(),
+            EngineError::UnknownToken { id, vocabulary } => {
+                let message = format!("Token {id} is not in this model's vocabulary of {vocabulary} tokens.");
+                Self::invalid("invalid_value", message).about("prompt")
+            }
+            error @ (EngineError::Stopped | EngineError::Compute { .. }) => {
+                let message = "The engine failed while it worked on this request. Send the request again.";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "engine_error", message.to_owned())
+                    .caused_by(error)
+            }
+        }
+    }
+
+    pub(crate) fn body(&self) -> ErrorBody<'_> {
+        let error =
+            ErrorFields { message: &self.message, kind: self.kind, param: self.param.as_deref(), code: self.code };
+        ErrorBody { error }
+    }
+
+    /// Logs the source, once, where the error leaves the host.
+    pub(crate) fn log(&self) {
+        if let Some(source) = &self.source {
+            let causes = Causes(source.as_ref());
+            tracing::error!(code = self.code, error = %causes, "answered {}: {causes}", self.status.as_u16());
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.log();
+        let mut response = (self.status, Json(self.body())).into_response();
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_secs().max(1);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// An error and what caused it, on one line.
+struct Causes<'a>(&'a (dyn Error + 'static));
+
+impl std::fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

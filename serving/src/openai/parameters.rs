@@ -1,0 +1,194 @@
+//! Request fields that both endpoints have.
+
+use std::num::NonZeroUsize;
+
+use model::SamplingParameters;
+use serde::Deserialize;
+
+use super::{
+    error::ApiError,
+    fields::{Fields, Kind, kind},
+};
+
+/// Fields that cannot change an answer here.
+pub(super) const HARMLESS: &[&str] = &[
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "parallel_tool_calls",
+];
+const MOST_STOPS: usize = 4;
+const LONGEST_STOP_BYTES: usize = 1024;
+
+/// How to generate. No `Debug`: stop strings are as private as the prompt.
+pub(super) struct Parameters {
+    /// The client's own limit on the completion.
+    pub(super) max_tokens: Option<NonZeroUsize>,
+    /// The seed is the client's, or 0 with `seeded` false.
+    pub(super) sampling: SamplingParameters,
+    /// Whether the client chose the seed.
+    pub(super) seeded: bool,
+    /// Strings that end the completion. None is empty.
+    pub(super) stop: Vec<String>,
+    /// `None` for an answer in one piece.
+    pub(super) stream: Option<StreamOptions>,
+}
+
+/// How to stream.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamOptions {
+    /// Whether a last chunk gives the usage.
+    #[serde(default)]
+    pub(super) include_usage: Option<bool>,
+    /// Padding against traffic analysis; streams here have none, which is allowed either way.
+    #[serde(default, rename = "include_obfuscation")]
+    _include_obfuscation: Option<bool>,
+}
+
+impl Parameters {
+    /// Takes these fields. `limits` are the names under which this endpoint knows the token limit.
+    pub(super) fn take(fields: &mut Fields<'_>, limits: &[&str]) -> Result<Self, ApiError> {
+        let seed = take_integer(fields, "seed", i128::from(i64::MIN)..=i128::from(u64::MAX))?;
+        let sampling = SamplingParameters {
+            temperature: take_number(fields, "temperature", 0.0, 2.0)?.unwrap_or(1.0),
+            top_p: take_number(fields, "top_p", 0.0, 1.0)?.unwrap_or(1.0),
+            top_k: take_count(fields, "top_k")?,
+            seed: seed.map_or(0, two_s_complement),
+        };
+        Ok(Self {
+            max_tokens: take_limit(fields, limits)?,
+            sampling,
+            seeded: seed.is_some(),
+            stop: take_stop(fields)?,
+            stream: take_stream(fields)?,
+        })
+    }
+}
+
+fn take_integer(
+    fields: &mut Fields<'_>,
+    name: &str,
+    range: std::ops::RangeInclusive<i128>,
+) -> Result<Option<i128>, ApiError> {
+    match fields.take::<i128>(name, "an integer")? {
+        Some(value) if !range.contains(&value) => {
+            let expected = format!("an integer from {} to {}", range.start(), range.end());
+            Err(ApiError::wrong_value(&fields.name(name), &expected))
+        }
+        value => Ok(value),
+    }
+}
+
+/// The low 64 bits. Negative seeds are as good as any.
+fn two_s_complement(value: i128) -> u64 {
+    let [bytes @ .., _, _, _, _, _, _, _, _] = value.to_le_bytes();
+    u64::from_le_bytes(bytes)
+}
+
+fn take_number(fields: &mut Fields<'_>, name: &str, low: f32, high: f32) -> Result<Option<f32>, ApiError> {
+    match fields.take::<f32>(name, "a number")? {
+        Some(value) if !(low..=high).contains(&value) => {
+            Err(ApiError::wrong_value(&fields.name(name), &format!("a number from {low} to {high}")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// `top_k` of other engines' clients: how many of the likeliest tokens may be drawn; 0 or -1 for all.
+fn take_count(fields: &mut Fields<'_>, name: &str) -> Result<usize, ApiError> {
+    let count = take_integer(fields, name, -1..=i128::from(i32::MAX))?.unwrap_or(0);
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
+fn take_limit(fields: &mut Fields<'_>, names: &[&str]) -> Result<Option<NonZeroUsize>, ApiError> {
+    let mut limit = None;
+    for name in names {
+        let Some(tokens) = take_integer(fields, name, 1..=i128::from(i64::MAX))? else { continue };
+        let tokens = usize::try_from(tokens).ok().and_then(NonZeroUsize::new);
+        if limit.is_some() && tokens != limit {
+            let message = format!("{} contradict each other: send one of them.", names.join(" and "));
+            return Err(ApiError::invalid("invalid_value", message).about(*name));
+        }
+        limit = tokens;
+    }
+    Ok(limit)
+}
+
+fn take_stop(fields: &mut Fields<'_>) -> Result<Vec<String>, ApiError> {
+    const EXPECTED: &str = "a string, or a list of up to 4 strings";
+    let Some(value) = fields.take_raw("stop") else { return Ok(Vec::new()) };
+    let parsed = match kind(value) {
+        Kind::Text => serde_json::from_str(value.get()).map(|stop| vec![stop]),
+        _ => serde_json::from_str(value.get()),
+    };
+    let stops: Vec<String> = parsed.map_err(|_| ApiError::wrong_type("stop", EXPECTED))?;
+    if stops.len() > MOST_STOPS || stops.iter().any(|stop| stop.is_empty() || stop.len() > LONGEST_STOP_BYTES) {
+        let expected = format!("{EXPECTED}, each of 1 to {LONGEST_STOP_BYTES} bytes");
+        return Err(ApiError::wrong_value("stop", &expected));
+    }
+    Ok(stops)
+}
+
+fn take_stream(fields: &mut Fields<'_>) -> Result<Option<StreamOptions>, ApiError> {
+    let stream = fields.take("stream", "true or false")?.unwrap_or(false);
+    let expected = "an object with include_usage (true or false)";
+    let options: Option<StreamOptions> = fields.take("stream_options", expected)?;
+    match (stream, options) {
+        (true, options) => Ok(Some(options.unwrap_or_default())),
+        (false, None) => Ok(None),
+        (false, Some(_)) => {
+            let message = "'stream_options' is only allowed when 'stream' is true.";
+            Err(ApiError::invalid("invalid_value", message).about("stream_options"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(body: &str) -> Result<Parameters, ApiError> {
+        Parameters::take(&mut Fields::of_body(body).unwrap(), &["max_tokens", "max_completion_tokens"])
+    }
+
+    #[test]
+    fn defaults_are_openai_s() {
+        let parameters = take("{}").unwrap();
+        assert_eq!((parameters.sampling.temperature, parameters.sampling.top_p), (1.0, 1.0));
+        assert!(parameters.max_tokens.is_none() && parameters.stream.is_none() && !parameters.seeded);
+    }
+
+    #[test]
+    fn out_of_range_numbers_are_refused() {
+        for body in [
+            r#"{"temperature": -0.1}"#,
+            r#"{"temperature": 2.1}"#,
+            r#"{"temperature": 1e999}"#,
+            r#"{"top_p": 1.1}"#,
+            r#"{"max_tokens": 0}"#,
+            r#"{"max_tokens": -1}"#,
+            r#"{"max_tokens": 1.5}"#,
+            r#"{"max_tokens": 99999999999999999999999}"#,
+            r#"{"seed": "7"}"#,
+            r#"{"stop": ["a", "b", "c", "d", "e"]}"#,
+            r#"{"stop": ""}"#,
+            r#"{"stream": "yes"}"#,
+            r#"{"stream_options": {"include_usage": true}}"#,
+            r#"{"max_tokens": 1, "max_completion_tokens": 2}"#,
+        ] {
+            assert!(take(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn seeds_keep_all_their_bits() {
+        assert_eq!(take(r#"{"seed": -1}"#).unwrap().sampling.seed, u64::MAX);
+        assert_eq!(take(r#"{"seed": 18446744073709551615}"#).unwrap().sampling.seed, u64::MAX);
+        assert_eq!(take(r#"{"seed": 7}"#).unwrap().sampling.seed, 7);
+    }
+}

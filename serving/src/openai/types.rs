@@ -1,0 +1,128 @@
+//! Wire forms of answers. Reference: <https://platform.openai.com/docs/api-reference/chat/object> and its neighbours.
+
+use serde::Serialize;
+
+use crate::{engine::FinishReason, usage::Usage};
+
+/// An answer or a chunk of one; `C` is the form of its choices.
+#[derive(Debug, Serialize)]
+pub(super) struct Reply<C> {
+    pub(super) id: String,
+    pub(super) object: &'static str,
+    pub(super) created: u64,
+    pub(super) model: String,
+    pub(super) choices: Vec<C>,
+    /// Absent, `null` (a chunk before the one with the usage), or the figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) usage: Option<Option<UsageFigures>>,
+    pub(super) system_fingerprint: Option<String>,
+}
+
+/// Token counts.
+#[derive(Debug, Serialize)]
+pub(super) struct UsageFigures {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Debug, Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u64,
+}
+
+impl From<Usage> for UsageFigures {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: usage.prompt().get(),
+            completion_tokens: usage.completion().get(),
+            total_tokens: usage.total().get(),
+            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
+            completion_tokens_details: CompletionDetails { reasoning_tokens: 0 },
+        }
+    }
+}
+
+/// Why a choice ended.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Finish {
+    Stop,
+    Length,
+}
+
+impl From<FinishReason> for Finish {
+    fn from(reason: FinishReason) -> Self {
+        match reason {
+            FinishReason::Stop => Self::Stop,
+            FinishReason::Length => Self::Length,
+        }
+    }
+}
+
+/// A choice of `/v1/completions`, whole or a piece.
+#[derive(Debug, Serialize)]
+pub(super) struct TextChoice {
+    pub(super) index: u32,
+    pub(super) text: String,
+    pub(super) logprobs: Option<()>,
+    pub(super) finish_reason: Option<Finish>,
+}
+
+/// A whole choice of `/v1/chat/completions`.
+#[derive(Debug, Serialize)]
+pub(super) struct ChatChoice {
+    pub(super) index: u32,
+    pub(super) message: ChatMessage,
+    pub(super) logprobs: Option<()>,
+    pub(super) finish_reason: Finish,
+}
+
+/// What the assistant says.
+#[derive(Debug, Serialize)]
+pub(super) struct ChatMessage {
+    pub(super) role: &'static str,
+    pub(super) content: String,
+    pub(super) refusal: Option<()>,
+}
+
+/// A piece of a choice of `/v1/chat/completions`.
+#[derive(Debug, Serialize)]
+pub(super) struct ChatChunkChoice {
+    pub(super) index: u32,
+    pub(super) delta: Delta,
+    pub(super) logprobs: Option<()>,
+    pub(super) finish_reason: Option<Finish>,
+}
+
+/// What a piece adds to the message.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content: Option<String>,
+}
+
+/// A model in `/v1/models`.
+#[derive(Debug, Serialize)]
+pub(super) struct ModelObject {
+    pub(super) id: String,
+    pub(super) object: &'static str,
+    pub(super) created: u64,
+    pub(super) owned_by: &'static str,
+}
+
+/// The answer of `GET /v1/models`.
+#[derive(Debug, Serialize)]
+pub(super) struct ModelList {
+    pub(super) object: &'static str,
+    pub(super) data: Vec<ModelObject>,
+}

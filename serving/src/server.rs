@@ -1,0 +1,99 @@
+//! Puts the routes behind a listener and takes them down gracefully.
+
+use std::{any::Any, future::Future, io, pin::pin, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    serve::ListenerExt,
+};
+use tokio::{net::TcpListener, time};
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+
+use crate::{
+    openai::{self, error::ApiError},
+    state::AppState,
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What connections get to deliver their last error once the patience of shutdown is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// All routes of the host.
+pub fn router(state: AppState) -> Router {
+    openai::router()
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), request_id))
+        .with_state(state)
+}
+
+/// Serves until `shutdown` completes, then stops listening, lets running requests finish for
+/// [`drain_timeout`](crate::Limits::drain_timeout), breaks off the rest with an error, and drains the engines.
+pub async fn serve(
+    listener: TcpListener,
+    state: AppState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let stopping = CancellationToken::new();
+    let begin = {
+        let stopping = stopping.clone();
+        async move {
+            shutdown.await;
+            stopping.cancel();
+        }
+    };
+    // Tokens are small and must not wait for one another in the kernel.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
+        }
+    });
+    let mut server = pin!(axum::serve(listener, router(state.clone())).with_graceful_shutdown(begin).into_future());
+    let patience = async {
+        stopping.cancelled().await;
+        time::sleep(state.limits().drain_timeout).await;
+    };
+    tokio::select! {
+        // In order: a server that has ended needs no more patience.
+        biased;
+        result = &mut server => result?,
+        () = patience => {
+            tracing::warn!("requests still run after the drain timeout; breaking them off");
+            state.abort().cancel();
+            // A reader that takes nothing, not even the error, is left behind.
+            if let Ok(result) = time::timeout(LAST_WORDS, &mut server).await {
+                result?;
+            }
+        }
+    }
+    for model in state.models() {
+        model.engine.drain();
+    }
+    state.tasks().close();
+    if time::timeout(LAST_WORDS, state.tasks().wait()).await.is_err() {
+        tracing::warn!("{} tasks still run after shutdown", state.tasks().len());
+    }
+    Ok(())
+}
+
+/// Gives every request an id, for the answer's header and for everything that is logged meanwhile.
+async fn request_id(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let id = state.draw_id("req_");
+    let span = tracing::info_span!("request", id = %id, method = %request.method());
+    let mut response = next.run(request).instrument(span).await;
+    if let Ok(value) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// The panic's message is not passed on: it may quote the request.
+fn panicked(_panic: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    ApiError::internal("The server failed while it worked on this request.").into_response()
+}

@@ -1,0 +1,184 @@
+//! What all handlers share.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use model::{ChatTemplate, Model, Tokenizer, chat::UnixSeconds};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::engine::{
+    Engine,
+    builtin::{BuiltinEngine, BuiltinSettings},
+};
+
+/// A model under the name that clients ask for.
+#[derive(Clone, Debug)]
+pub struct ServedModel {
+    /// The name: `model` in requests.
+    pub id: String,
+    /// When it was put up.
+    pub created: UnixSeconds,
+    /// Changes when the weights do; clients see it as `system_fingerprint`.
+    pub system_fingerprint: Option<String>,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Chats to text. Without one the model only completes text.
+    pub chat_template: Option<ChatTemplate>,
+    /// Tokens with which the model ends an answer.
+    pub stop_tokens: Arc<[u32]>,
+    /// What generates.
+    pub engine: Arc<dyn Engine>,
+}
+
+impl ServedModel {
+    /// Puts a model up with an engine of its own.
+    pub fn builtin(
+        id: impl Into<String>,
+        model: Arc<Model>,
+        created: UnixSeconds,
+        settings: &BuiltinSettings,
+    ) -> io::Result<Self> {
+        let digest: String = model.manifest_digest.to_string().chars().skip("0x".len()).take(12).collect();
+        Ok(Self {
+            id: id.into(),
+            created,
+            system_fingerprint: Some(format!("fp_{digest}")),
+            tokenizer: model.tokenizer.clone(),
+            chat_template: model.chat.clone(),
+            stop_tokens: model.config.eos_token_ids.clone().into(),
+            engine: Arc::new(BuiltinEngine::start(model, settings)?),
+        })
+    }
+}
+
+/// What a client may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest request body.
+    pub body_bytes: usize,
+    /// A body that takes longer to arrive is refused.
+    pub body_timeout: Duration,
+    /// Requests between their first byte and their last, over all models; more are refused with 429.
+    pub open_requests: usize,
+    /// Tokens of a chat answer that names no limit, if the context has room for as many. It bounds the memory that such a
+    /// request reserves; an answer that reaches it ends with `length`.
+    pub default_completion_tokens: usize,
+    /// A reader that takes nothing for so long while text waits for it has hung up.
+    pub stalled_reader_timeout: Duration,
+    /// How long running requests may go on after shutdown begins.
+    pub drain_timeout: Duration,
+    /// What a refused client is told to wait.
+    pub retry_after: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 2 << 20,
+            body_timeout: Duration::from_secs(30),
+            open_requests: 4096,
+            default_completion_tokens: 2048,
+            stalled_reader_timeout: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(30),
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Reads the time.
+pub type Clock = fn() -> UnixSeconds;
+
+/// The system's clock.
+pub fn system_clock() -> UnixSeconds {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that others take as an argument")]
+    let now = SystemTime::now();
+    UnixSeconds(now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+/// The host's state. Cloning is cheap; clones share it.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    models: Vec<Arc<ServedModel>>,
+    limits: Limits,
+    clock: Clock,
+    /// Request ids, and seeds for requests that bring none.
+    random: Mutex<ChaCha8Rng>,
+    open_requests: Arc<Semaphore>,
+    tasks: TaskTracker,
+    abort: CancellationToken,
+}
+
+impl AppState {
+    /// A host of these models. Of two models with one id the first is served. `seed` is for request ids and for the
+    /// sampling of requests that bring no seed: take it from the operating system, unless runs must be repeatable.
+    pub fn new(models: Vec<ServedModel>, limits: Limits, clock: Clock, seed: u64) -> Self {
+        let open_requests = Arc::new(Semaphore::new(limits.open_requests.min(Semaphore::MAX_PERMITS)));
+        Self {
+            shared: Arc::new(Shared {
+                models: models.into_iter().map(Arc::new).collect(),
+                limits,
+                clock,
+                random: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+                open_requests,
+                tasks: TaskTracker::new(),
+                abort: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// All models, in the order in which they were given.
+    pub(crate) fn models(&self) -> &[Arc<ServedModel>] {
+        &self.shared.models
+    }
+
+    /// The model that clients know by this id.
+    pub(crate) fn model(&self, id: &str) -> Option<&Arc<ServedModel>> {
+        self.shared.models.iter().find(|model| model.id == id)
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub(crate) fn now(&self) -> UnixSeconds {
+        (self.shared.clock)()
+    }
+
+    /// An id that no other request of this host has, `prefix` included.
+    pub(crate) fn draw_id(&self, prefix: &str) -> String {
+        let mut random = self.shared.random.lock().unwrap_or_else(PoisonError::into_inner);
+        let (high, low) = (random.next_u64(), random.next_u64());
+        format!("{prefix}{high:016x}{low:016x}")
+    }
+
+    /// A seed for a request that brings none.
+    pub(crate) fn draw_seed(&self) -> u64 {
+        self.shared.random.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    }
+
+    /// Leave to have one more request open, until it is dropped; `None` when there are too many.
+    pub(crate) fn open_request(&self) -> Option<OwnedSemaphorePermit> {
+        self.shared.open_requests.clone().try_acquire_owned().ok()
+    }
+
+    /// Runs what outlives a handler.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.shared.tasks
+    }
+
+    /// Cancelled when shutdown has waited long enough: what still runs ends with an error.
+    pub(crate) fn abort(&self) -> &CancellationToken {
+        &self.shared.abort
+    }
+}

@@ -1,0 +1,116 @@
+//! What reaches the engine and what comes back.
+
+use model::SamplingParameters;
+use serde_json::{Value, json};
+
+use crate::support::{END_OF_TURN, Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, events, with};
+
+async fn saying(text: &str) -> (Host, std::sync::Arc<ScriptedEngine>) {
+    let engine = ScriptedEngine::saying(text, Ending::Finish);
+    (Host::start(byte_model(engine.clone())).await, engine)
+}
+
+fn ids(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+#[tokio::test]
+async fn chat_reaches_the_engine_as_its_template_renders_it() {
+    let (host, engine) = saying("ok").await;
+    let messages = json!([
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c", "refusal": null, "tool_calls": null, "annotations": []},
+        {"role": "user", "content": "é"},
+    ]);
+    host.chat(&with(chat_body(""), json!({"messages": messages}))).await;
+    let turn = |text: &str| [vec![256], ids(text), vec![END_OF_TURN]].concat();
+    let expected =
+        [turn("system:be brief"), turn("user:a\nb"), turn("assistant:c"), turn("user:é"), vec![256], ids("assistant:")]
+            .concat();
+    let request = engine.last_request();
+    assert_eq!(request.prompt, expected);
+    assert_eq!(&*request.stop_tokens, &[END_OF_TURN]);
+}
+
+#[tokio::test]
+async fn prompt_is_a_text_or_ids_or_a_list_of_one() {
+    let (host, engine) = saying("ok").await;
+    for prompt in [json!("Hi"), json!(["Hi"]), json!([72, 105]), json!([[72, 105]])] {
+        host.complete(&with(completion_body(""), json!({"prompt": prompt}))).await;
+        assert_eq!(engine.last_request().prompt, ids("Hi"), "{prompt}");
+    }
+}
+
+#[tokio::test]
+async fn sampling_parameters_reach_the_engine() {
+    let (host, engine) = saying("ok").await;
+    let fields = json!({"temperature": 0.5, "top_p": 0.25, "top_k": 3, "seed": 11, "max_tokens": 5});
+    host.complete(&with(completion_body("Hi"), fields.clone())).await;
+    let request = engine.last_request();
+    assert_eq!(request.sampling, SamplingParameters { temperature: 0.5, top_p: 0.25, top_k: 3, seed: 11 });
+    assert_eq!(request.max_tokens.get(), 5);
+    host.chat(&with(chat_body("Hi"), json!({"max_completion_tokens": 6}))).await;
+    let first = engine.last_request();
+    assert_eq!(first.max_tokens.get(), 6);
+    assert_eq!((first.sampling.temperature, first.sampling.top_p), (1.0, 1.0));
+    host.chat(&chat_body("Hi")).await;
+    assert_ne!(engine.last_request().sampling.seed, first.sampling.seed, "requests without a seed get their own");
+    assert_eq!(engine.last_request().max_tokens.get(), 2048);
+    host.complete(&json!({"model": "bytes", "prompt": "Hi"})).await;
+    assert_eq!(engine.last_request().max_tokens.get(), 16);
+}
+
+#[tokio::test]
+async fn stop_string_never_leaks_however_it_is_cut() {
+    let (host, _) = saying("one two STOP three").await;
+    for stop in [json!("STOP"), json!([" STOP", "never"]), json!(["STOP thr", " ST", "OP", "zzz"])] {
+        for stream in [false, true] {
+            let text = host.chat(&with(chat_body("Hi"), json!({"stop": stop, "stream": stream}))).await;
+            assert_eq!(text.trim_end(), "one two", "{stop}");
+        }
+    }
+    let text = host.chat(&with(chat_body("Hi"), json!({"stop": "three!", "stream": true}))).await;
+    assert_eq!(text, "one two STOP three", "a beginning of a stop string at the end is text");
+}
+
+#[tokio::test]
+async fn finish_reason_and_usage_tell_what_happened() {
+    let (host, _) = saying("one two STOP three").await;
+    let ask = async |fields: Value| -> (Value, Value) {
+        let body: Value =
+            host.send("/v1/completions", &with(completion_body("Hi"), fields)).await.json().await.unwrap();
+        (body["choices"][0]["finish_reason"].clone(), body["usage"].clone())
+    };
+    let figures = |usage: &Value| {
+        (usage["prompt_tokens"].as_u64(), usage["completion_tokens"].as_u64(), usage["total_tokens"].as_u64())
+    };
+    let (reason, usage) = ask(json!({})).await;
+    assert_eq!((reason, figures(&usage)), (json!("stop"), (Some(2), Some(18), Some(20))));
+    let (reason, usage) = ask(json!({"max_tokens": 4})).await;
+    assert_eq!((reason, figures(&usage)), (json!("length"), (Some(2), Some(4), Some(6))));
+    // The tokens up to the end of the stop string were needed to find it; those behind it are not counted.
+    let (reason, usage) = ask(json!({"stop": "STOP"})).await;
+    assert_eq!((reason, figures(&usage)), (json!("stop"), (Some(2), Some(12), Some(14))));
+}
+
+#[tokio::test]
+async fn characters_arrive_whole() {
+    let text = "🦀 straße – 水";
+    let (host, _) = saying(text).await;
+    let response = host.send("/v1/chat/completions", &with(chat_body("Hi"), json!({"stream": true}))).await;
+    let body = response.text().await.unwrap();
+    assert!(!body.contains('\u{fffd}'), "{body}");
+    let pieces: Vec<_> = events(&body)
+        .iter()
+        .filter_map(|event| event["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(pieces.concat(), text);
+    assert!(pieces.contains(&"🦀".to_owned()));
+}
+
+#[tokio::test]
+async fn text_of_special_tokens_is_not_shown() {
+    let (host, _) = saying("").await;
+    assert_eq!(host.chat(&chat_body("Hi")).await, "");
+}

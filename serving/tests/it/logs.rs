@@ -1,0 +1,75 @@
+//! What is written down about requests.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::json;
+use tracing::{
+    Event, Id, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Record},
+};
+
+use crate::support::{Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, with};
+
+/// Keeps everything that this project's code logs, whatever its level.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        *self.0.lock().unwrap() += &format!("{field}={value:?} ");
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("serving") || metadata.target().starts_with("model")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        span.record(&mut self.clone());
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, values: &Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
+#[tokio::test]
+async fn logs_hold_counts_and_never_texts_or_keys() {
+    // For the whole process: blocking work and engines run on threads of their own.
+    let log = Log::default();
+    tracing::subscriber::set_global_default(log.clone()).unwrap();
+
+    for ending in [Ending::Finish, Ending::Fail] {
+        let host = Host::start(byte_model(ScriptedEngine::saying("zanzibar-answer", ending))).await;
+        for stream in [false, true] {
+            let fields = json!({"stream": stream, "stop": "zanzibar-stop", "user": "zanzibar-user"});
+            let chat = host.post("/v1/chat/completions", &with(chat_body("zanzibar-prompt"), fields.clone()));
+            chat.bearer_auth("zanzibar-key").send().await.unwrap().text().await.unwrap();
+            host.send("/v1/completions", &with(completion_body("zanzibar-prompt"), fields)).await.text().await.unwrap();
+        }
+        let refused = with(chat_body("zanzibar-prompt"), json!({"zanzibar_field": "zanzibar-value"}));
+        assert_eq!(host.send("/v1/chat/completions", &refused).await.status(), 400);
+        let broken = host.post("/v1/completions", &json!(null)).body("{\"prompt\": \"zanzibar").send();
+        assert_eq!(broken.await.unwrap().status(), 400);
+    }
+    let log = log.0.lock().unwrap().clone();
+    assert!(log.contains("15 completion tokens"), "{log}");
+    assert!(log.contains("secret words of the engine"), "the failure's cause: {log}");
+    assert!(!log.contains("zanzibar"), "{log}");
+}

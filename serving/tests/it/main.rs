@@ -1,0 +1,12 @@
+//! The host over real HTTP. Engines are scripted only where a failure or an exact text is needed; the rest runs on real
+//! models.
+
+mod concurrency;
+mod faults;
+mod generation;
+mod hostile;
+mod logs;
+mod refusals;
+mod shutdown;
+mod support;
+mod wire;

@@ -1,0 +1,282 @@
+//! A model folder whose tokens are bytes, an engine that says what it is told, and a running host.
+
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Arc, Mutex, Once},
+    time::Duration,
+};
+
+use model::{ChatTemplate, Model, Tokenizer, chat::UnixSeconds};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Map, Value, json};
+use serving::{
+    AppState, Limits, ServedModel,
+    engine::{
+        Engine, EngineError, FinishReason, GenerationRequest, TokenSender, TokenStream, builtin::BuiltinSettings,
+        token_channel,
+    },
+};
+use tokio::{net::TcpListener, sync::oneshot};
+use tokio_util::task::TaskTracker;
+
+/// Ends a turn in [`byte_model`]. Its other tokens are the 256 bytes.
+pub(crate) const END_OF_TURN: u32 = 257;
+pub(crate) const MODEL: &str = "bytes";
+
+/// A model whose token ids are the bytes of its text, in front of `engine`.
+pub(crate) fn byte_model(engine: Arc<dyn Engine>) -> ServedModel {
+    let folder = tempfile::tempdir().unwrap();
+    // GPT-2's alphabet: printable Latin-1 stands for itself, the rest for U+0100 onwards.
+    let mut next = 0x100;
+    let vocabulary: Map<String, Value> = (0..=255_u32)
+        .map(|byte| {
+            let printable = matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+            let code = if printable { byte } else { next };
+            next += u32::from(!printable);
+            (char::from_u32(code).unwrap().to_string(), json!(byte))
+        })
+        .collect();
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    };
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [special(256, "<|turn|>"), special(END_OF_TURN, "<|end|>")],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+    });
+    let template = "{% for m in messages %}<|turn|>{{ m.role }}:{{ m.content }}<|end|>{% endfor %}\
+                    {% if add_generation_prompt %}<|turn|>assistant:{% endif %}";
+    fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    fs::write(folder.path().join("tokenizer_config.json"), json!({"chat_template": template}).to_string()).unwrap();
+    ServedModel {
+        id: MODEL.to_owned(),
+        created: UnixSeconds(1_600_000_000),
+        system_fingerprint: Some("fp_bytes".to_owned()),
+        tokenizer: Tokenizer::load(folder.path()).unwrap(),
+        chat_template: ChatTemplate::load(folder.path()).unwrap(),
+        stop_tokens: Arc::from([END_OF_TURN]),
+        engine,
+    }
+}
+
+/// How a scripted stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Finish,
+    /// With an error.
+    Fail,
+    /// Without a word, as when the engine's thread dies.
+    Die,
+    /// Never.
+    Hang,
+}
+
+/// Says the same text to everybody, one token per byte.
+#[derive(Debug)]
+pub(crate) struct ScriptedEngine {
+    pub(crate) text: String,
+    pub(crate) ending: Ending,
+    pub(crate) refusal: Option<EngineError>,
+    pub(crate) requests: Mutex<Vec<GenerationRequest>>,
+    pub(crate) hanging: Mutex<Vec<TokenSender>>,
+}
+
+impl ScriptedEngine {
+    pub(crate) fn saying(text: &str, ending: Ending) -> Arc<Self> {
+        Arc::new(Self {
+            text: text.to_owned(),
+            ending,
+            refusal: None,
+            requests: Mutex::default(),
+            hanging: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn refusing(error: EngineError) -> Arc<Self> {
+        Arc::new(Self {
+            text: String::new(),
+            ending: Ending::Finish,
+            refusal: Some(error),
+            requests: Mutex::default(),
+            hanging: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn last_request(&self) -> GenerationRequest {
+        self.requests.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// Whether the reader of the latest stream that hangs is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.hanging.lock().unwrap().last().is_some_and(TokenSender::is_abandoned)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("secret words of the engine")]
+struct Scripted;
+
+impl Engine for ScriptedEngine {
+    fn context_length(&self) -> usize {
+        1_000_000
+    }
+
+    fn submit(&self, request: GenerationRequest) -> Result<TokenStream, EngineError> {
+        if let Some(error) = &self.refusal {
+            return Err(error.clone());
+        }
+        let (sender, stream) = token_channel(request.max_tokens);
+        let limit = request.max_tokens.get();
+        self.requests.lock().unwrap().push(request);
+        self.text.bytes().take(limit).for_each(|byte| sender.send(byte.into()));
+        match self.ending {
+            _ if self.text.len() > limit => sender.finish(FinishReason::Length),
+            Ending::Finish => sender.finish(FinishReason::Stop),
+            Ending::Fail => sender.fail(EngineError::Compute { source: Arc::new(Scripted) }),
+            Ending::Die => drop(sender),
+            Ending::Hang => self.hanging.lock().unwrap().push(sender),
+        }
+        Ok(stream)
+    }
+
+    fn drain(&self) {}
+}
+
+/// A real model behind the built-in engine.
+pub(crate) fn real_model(reference: &str, settings: &BuiltinSettings) -> ServedModel {
+    let model = Arc::new(Model::load(reference).unwrap());
+    ServedModel::builtin(MODEL, model, UnixSeconds(1_600_000_000), settings).unwrap()
+}
+
+/// A folder of the shared data.
+pub(crate) fn shared(path: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests have no command line")]
+    let root = std::env::var("HALLMARK_SHARED")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").to_owned());
+    PathBuf::from(root).join(path).to_str().unwrap().to_owned()
+}
+
+/// A host on a free port.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) url: String,
+    pub(crate) client: Client,
+    shutdown: Option<oneshot::Sender<()>>,
+    tasks: TaskTracker,
+}
+
+impl Host {
+    pub(crate) async fn start(model: ServedModel) -> Self {
+        Self::start_with(vec![model], Limits::default()).await
+    }
+
+    pub(crate) async fn start_with(models: Vec<ServedModel>, limits: Limits) -> Self {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
+
+        let state = AppState::new(models, limits, || UnixSeconds(1_700_000_000), 7);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (shutdown, stopped) = oneshot::channel();
+        let tasks = TaskTracker::new();
+        let serving = serving::serve(listener, state, async {
+            stopped.await.ok();
+        });
+        tasks.spawn(async { serving.await.unwrap() });
+        let client = Client::builder().timeout(Duration::from_secs(60)).no_proxy().build().unwrap();
+        Self { url, client, shutdown: Some(shutdown), tasks }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.url)).json(body)
+    }
+
+    pub(crate) async fn send(&self, path: &str, body: &Value) -> Response {
+        self.post(path, body).send().await.unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+
+    /// The text of a chat answer, whole or streamed.
+    pub(crate) async fn chat(&self, body: &Value) -> String {
+        answer(self.send("/v1/chat/completions", body).await).await
+    }
+
+    /// The text of a completion, whole or streamed.
+    pub(crate) async fn complete(&self, body: &Value) -> String {
+        answer(self.send("/v1/completions", body).await).await
+    }
+
+    pub(crate) fn begin_shutdown(&mut self) {
+        self.shutdown.take().unwrap().send(()).unwrap();
+        self.tasks.close();
+    }
+
+    /// Whether `serve` returned within `patience`.
+    pub(crate) async fn stops_within(&self, patience: Duration) -> bool {
+        tokio::time::timeout(patience, self.tasks.wait()).await.is_ok()
+    }
+}
+
+pub(crate) async fn answer(response: Response) -> String {
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert_eq!(status, 200, "{text}");
+    if !text.starts_with("data:") {
+        return content(&serde_json::from_str(&text).unwrap());
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    events(&text).iter().map(content).collect()
+}
+
+/// The JSON events of a stream, without `[DONE]`.
+pub(crate) fn events(stream: &str) -> Vec<Value> {
+    let data = stream.split("\n\n").filter_map(|event| event.strip_prefix("data: "));
+    data.filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap()).collect()
+}
+
+fn content(body: &Value) -> String {
+    let choice = &body["choices"][0];
+    let places = [&choice["text"], &choice["message"]["content"], &choice["delta"]["content"]];
+    places.into_iter().find_map(Value::as_str).unwrap_or_default().to_owned()
+}
+
+pub(crate) fn chat_body(content: &str) -> Value {
+    json!({"model": MODEL, "messages": [{"role": "user", "content": content}]})
+}
+
+pub(crate) fn completion_body(prompt: &str) -> Value {
+    json!({"model": MODEL, "prompt": prompt, "max_tokens": 100_000})
+}
+
+pub(crate) fn with(mut body: Value, fields: Value) -> Value {
+    let Value::Object(fields) = fields else { panic!("not an object: {fields}") };
+    body.as_object_mut().unwrap().extend(fields);
+    body
+}
+
+pub(crate) fn count(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).unwrap()
+}
+
+/// Waits until something is so.
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not so after 10 s: {what}");
+}
