@@ -23,8 +23,7 @@ use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tokenizers::{
-    AddedToken, NormalizerWrapper, PostProcessorWrapper,
-    TokenizerBuilder,
+    AddedToken, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder,
     models::bpe::{BPE, BpeTrainerBuilder},
     pre_tokenizers::byte_level::ByteLevel,
 };

@@ -21,6 +21,33 @@ pub(crate) fn arch() -> pulp::Arch {
     *ARCH.get_or_init(pulp::Arch::new)
 }
 
+/// Defines functions whose bodies are compiled once for every instruction set and dispatched at run time.
+///
+/// A closure would not do: it is compiled on its own, without the instruction set of its caller, and where it is not
+/// inlined `mul_add` becomes a call into libm. For the same reason the bodies use loops and no closures.
+macro_rules! vectorised {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $output:ty)? $body:block)*) => {
+        $(
+            $(#[$meta])*
+            $vis fn $name<'a>($($argument: $kind),*) $(-> $output)? {
+                struct Body<'a> { $($argument: $kind,)* marker: std::marker::PhantomData<&'a ()> }
+                impl<'a> pulp::WithSimd for Body<'a> {
+                    type Output = $crate::kernel::vectorised!(@output $($output)?);
+                    #[inline(always)]
+                    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+                        let Self { $($argument,)* marker: _ } = self;
+                        $body
+                    }
+                }
+                $crate::kernel::arch().dispatch(Body { $($argument,)* marker: std::marker::PhantomData })
+            }
+        )*
+    };
+    (@output) => { () };
+    (@output $output:ty) => { $output };
+}
+pub(crate) use vectorised;
+
 /// Row-major contents of a contiguous tensor in main memory, borrowed for as long as the view lives.
 pub(crate) struct View<'a> {
     /// candle's read guard, whose own type belongs to its choice of lock.

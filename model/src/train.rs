@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-pub use crate::kernel::rows::{log_softmax, softmax};
+pub use crate::kernel::rows::{log_softmax, scaled_exp, softmax};
 
 /// What is trained.
 #[derive(Debug, Clone, PartialEq)]

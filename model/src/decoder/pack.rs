@@ -115,7 +115,7 @@ mod tests {
         let mut pack = Pack::new();
         pack.push(&[9, 9], [[1, 2, 3].as_slice(), &[4, 5]]);
         let rows = pack.push(&[], [[6, 7].as_slice()]);
-        assert_eq!(rows, [7..9]);
+        assert_eq!(rows.first(), Some(&(7..9)));
         assert_eq!(pack.positions(), [0, 1, 2, 3, 4, 2, 3, 0, 1]);
         assert_eq!(pack.visible(1, None), [0..0, 0..2]);
         assert_eq!(pack.visible(6, None), [0..2, 5..7]);

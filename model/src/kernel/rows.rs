@@ -2,10 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::arch;
+use super::vectorised;
 
 /// Rows that one task takes; fixed, so that sums over rows are always added up in the same order.
 const BLOCK: usize = 32;
+/// Values that one task takes where rows do not matter.
+const CHUNK: usize = 1 << 14;
+/// Sums and maxima run over so many interleaved lanes: they vectorise, and their order depends on the length alone.
+const LANES: usize = 16;
 
 /// `e^x` to about 2 units in the last place, without a call that would stop vectorisation. Cephes' `expf` polynomial.
 #[inline(always)]
@@ -24,42 +28,181 @@ fn exp(x: f32) -> f32 {
     value * power
 }
 
-/// Root-mean-square normalisation (arXiv 1910.07467) of rows as wide as `weight`.
-pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
-    let width = weight.len();
-    let mut y = vec![0.0; x.len()];
-    y.par_chunks_mut(BLOCK * width).zip(x.par_chunks(BLOCK * width)).for_each(|(y, x)| {
-        arch().dispatch(|| {
-            for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                let scale = inverse_rms(x, epsilon);
-                for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                    *y = x * scale * w;
-                }
-            }
-        });
-    });
-    y
+#[inline(always)]
+fn sum(values: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, tail) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += chunk[lane];
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(tail) {
+        *lane += value;
+    }
+    lanes.iter().sum()
+}
+
+#[inline(always)]
+fn maximum(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, tail) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    let mut greatest = f32::NEG_INFINITY;
+    for value in lanes.iter().chain(tail) {
+        greatest = greatest.max(*value);
+    }
+    greatest
 }
 
 #[inline(always)]
 fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
-    1.0 / (lanes_sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + epsilon).sqrt()
-}
-
-/// Sum of `term(0) .. term(count)` over sixteen interleaved lanes: vectorises, and its order depends on the count alone.
-#[inline(always)]
-fn lanes_sum(count: usize, term: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let whole = count / 16 * 16;
-    for first in (0..whole).step_by(16) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(first + lane);
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += chunk[lane] * chunk[lane];
         }
     }
-    for (sum, index) in lanes.iter_mut().zip(whole..count) {
-        *sum += term(index);
+    for (lane, value) in lanes.iter_mut().zip(tail) {
+        *lane += value * value;
+    }
+    1.0 / (lanes.iter().sum::<f32>() / x.len() as f32 + epsilon).sqrt()
+}
+
+/// Sum of `a · b · c`.
+#[inline(always)]
+fn triple_dot(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let ((a, a_tail), (b, b_tail), (c, c_tail)) =
+        (a.as_chunks::<LANES>(), b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for lane in 0..LANES {
+            lanes[lane] += a[lane] * b[lane] * c[lane];
+        }
+    }
+    for (((lane, a), b), c) in lanes.iter_mut().zip(a_tail).zip(b_tail).zip(c_tail) {
+        *lane += a * b * c;
     }
     lanes.iter().sum()
+}
+
+#[inline(always)]
+pub(crate) fn softmax_inline(row: &mut [f32]) {
+    let greatest = maximum(row);
+    for x in row.iter_mut() {
+        *x = exp(*x - greatest);
+    }
+    let scale = 1.0 / sum(row);
+    for x in row.iter_mut() {
+        *x *= scale;
+    }
+}
+
+vectorised! {
+    fn rms_norm_rows(y: &'a mut [f32], x: &'a [f32], weight: &'a [f32], epsilon: f32) {
+        let width = weight.len();
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let scale = inverse_rms(x, epsilon);
+            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                *y = x * scale * w;
+            }
+        }
+    }
+
+    fn add_rms_norm_gradient_rows(
+        dx: &'a mut [f32],
+        dweight: &'a mut [f32],
+        dy: &'a [f32],
+        x: &'a [f32],
+        weight: &'a [f32],
+        epsilon: f32,
+    ) {
+        let width = weight.len();
+        for ((dx, dy), x) in dx.chunks_exact_mut(width).zip(dy.chunks_exact(width)).zip(x.chunks_exact(width)) {
+            let scale = inverse_rms(x, epsilon);
+            let pull = triple_dot(dy, x, weight) * scale * scale * scale / width as f32;
+            for (((dx, g), x), w) in dx.iter_mut().zip(dy).zip(x).zip(weight) {
+                *dx += g * w * scale - x * pull;
+            }
+            for ((dw, g), x) in dweight.iter_mut().zip(dy).zip(x) {
+                *dw += g * x * scale;
+            }
+        }
+    }
+
+    fn swiglu_row(y: &'a mut [f32], gate: &'a [f32], up: &'a [f32]) {
+        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+            *y = gate / (1.0 + exp(-gate)) * up;
+        }
+    }
+
+    fn swiglu_gradient_row(dgate: &'a mut [f32], dup: &'a mut [f32], gate: &'a [f32], up: &'a [f32], dy: &'a [f32]) {
+        for ((((dgate, dup), gate), up), dy) in dgate.iter_mut().zip(dup).zip(gate).zip(up).zip(dy) {
+            let sigmoid = 1.0 / (1.0 + exp(-gate));
+            *dgate = dy * up * sigmoid * (1.0 + gate * (1.0 - sigmoid));
+            *dup = dy * gate * sigmoid;
+        }
+    }
+
+    fn rotate_row(heads: &'a mut [f32], cosines: &'a [f32], sines: &'a [f32]) {
+        let half = cosines.len();
+        for head in heads.chunks_exact_mut(2 * half) {
+            let (first, second) = head.split_at_mut(half);
+            for (((a, b), c), s) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+                (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+            }
+        }
+    }
+
+    fn add_chunk(to: &'a mut [f32], from: &'a [f32]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+    }
+
+    /// Turns logits into log-probabilities in place.
+    pub fn log_softmax(row: &'a mut [f32]) {
+        let greatest = maximum(row);
+        let mut lanes = [0.0f32; LANES];
+        let (chunks, tail) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                lanes[lane] += exp(chunk[lane] - greatest);
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(tail) {
+            *lane += exp(x - greatest);
+        }
+        let shift = greatest + lanes.iter().sum::<f32>().ln();
+        for x in row.iter_mut() {
+            *x -= shift;
+        }
+    }
+
+    /// Turns logits into probabilities in place.
+    pub fn softmax(row: &'a mut [f32]) {
+        softmax_inline(row);
+    }
+
+    /// Turns log-probabilities into probabilities times `scale` in place.
+    pub fn scaled_exp(row: &'a mut [f32], scale: f32) {
+        for x in row.iter_mut() {
+            *x = exp(*x) * scale;
+        }
+    }
+}
+
+/// Root-mean-square normalisation (arXiv 1910.07467) of rows as wide as `weight`.
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+    let block = BLOCK * weight.len();
+    let mut y = vec![0.0; x.len()];
+    y.par_chunks_mut(block).zip(x.par_chunks(block)).for_each(|(y, x)| rms_norm_rows(y, x, weight, epsilon));
+    y
 }
 
 /// Adds to `dx` the gradient through [`rms_norm`], and to `dweight` that of its weight when it is trained.
@@ -71,27 +214,14 @@ pub(crate) fn add_rms_norm_gradient(
     weight: &[f32],
     epsilon: f32,
 ) {
-    let width = weight.len();
-    let parts: Vec<Vec<f32>> = dx
-        .par_chunks_mut(BLOCK * width)
-        .zip(dy.par_chunks(BLOCK * width))
-        .zip(x.par_chunks(BLOCK * width))
-        .map(|((dx, dy), x)| {
-            let mut part = vec![0.0; width];
-            arch().dispatch(|| {
-                for ((dx, dy), x) in dx.chunks_exact_mut(width).zip(dy.chunks_exact(width)).zip(x.chunks_exact(width)) {
-                    let scale = inverse_rms(x, epsilon);
-                    let inner = lanes_sum(width, |i| dy[i] * x[i] * weight[i]);
-                    let pull = inner * scale * scale * scale / width as f32;
-                    for ((dx, part), ((g, x), w)) in dx.iter_mut().zip(&mut part).zip(dy.iter().zip(x).zip(weight)) {
-                        *dx += g * w * scale - x * pull;
-                        *part += g * x * scale;
-                    }
-                }
-            });
-            part
-        })
-        .collect();
+    let block = BLOCK * weight.len();
+    let blocks = dx.par_chunks_mut(block).zip(dy.par_chunks(block)).zip(x.par_chunks(block));
+    let parts = blocks.map(|((dx, dy), x)| {
+        let mut part = vec![0.0; weight.len()];
+        add_rms_norm_gradient_rows(dx, &mut part, dy, x, weight, epsilon);
+        part
+    });
+    let parts: Vec<Vec<f32>> = parts.collect();
     if let Some(dweight) = dweight {
         for part in parts {
             add(dweight, &part);
@@ -103,12 +233,8 @@ pub(crate) fn add_rms_norm_gradient(
 pub(crate) fn swiglu(gate_up: &[f32], width: usize) -> Vec<f32> {
     let mut y = vec![0.0; gate_up.len() / 2];
     y.par_chunks_mut(width).with_min_len(8).zip(gate_up.par_chunks(2 * width)).for_each(|(y, row)| {
-        arch().dispatch(|| {
-            let (gate, up) = row.split_at(width);
-            for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                *y = gate / (1.0 + exp(-gate)) * up;
-            }
-        });
+        let (gate, up) = row.split_at(width);
+        swiglu_row(y, gate, up);
     });
     y
 }
@@ -116,19 +242,11 @@ pub(crate) fn swiglu(gate_up: &[f32], width: usize) -> Vec<f32> {
 /// Gradient of (gate ‖ up) through [`swiglu`].
 pub(crate) fn swiglu_gradient(gate_up: &[f32], dy: &[f32], width: usize) -> Vec<f32> {
     let mut d = vec![0.0; gate_up.len()];
-    d.par_chunks_mut(2 * width).with_min_len(8).zip(gate_up.par_chunks(2 * width)).zip(dy.par_chunks(width)).for_each(
-        |((d, row), dy)| {
-            arch().dispatch(|| {
-                let (gate, up) = row.split_at(width);
-                let (dgate, dup) = d.split_at_mut(width);
-                for ((((dgate, dup), gate), up), dy) in dgate.iter_mut().zip(dup).zip(gate).zip(up).zip(dy) {
-                    let sigmoid = 1.0 / (1.0 + exp(-gate));
-                    *dgate = dy * up * sigmoid * (1.0 + gate * (1.0 - sigmoid));
-                    *dup = dy * gate * sigmoid;
-                }
-            });
-        },
-    );
+    let rows = d.par_chunks_mut(2 * width).with_min_len(8).zip(gate_up.par_chunks(2 * width)).zip(dy.par_chunks(width));
+    rows.for_each(|((d, row), dy)| {
+        let ((gate, up), (dgate, dup)) = (row.split_at(width), d.split_at_mut(width));
+        swiglu_gradient_row(dgate, dup, gate, up, dy);
+    });
     d
 }
 
@@ -159,65 +277,14 @@ pub(crate) fn rotate(
     let half = head_dim / 2;
     x.par_chunks_mut(row_width).with_min_len(BLOCK).enumerate().for_each(|(index, row)| {
         let at = rows.map_or(index, |rows| rows[index]) * half;
-        let (cosines, sines) = (&rotation.cosines[at..at + half], &rotation.sines[at..at + half]);
-        arch().dispatch(|| {
-            for head in row[..heads * head_dim].chunks_exact_mut(head_dim) {
-                let (first, second) = head.split_at_mut(half);
-                for (((a, b), c), s) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
-                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
-                }
-            }
-        });
+        rotate_row(&mut row[..heads * head_dim], &rotation.cosines[at..at + half], &rotation.sines[at..at + half]);
     });
 }
 
 /// `to += from`.
 pub(crate) fn add(to: &mut [f32], from: &[f32]) {
     assert_eq!(to.len(), from.len());
-    to.par_chunks_mut(1 << 14).zip(from.par_chunks(1 << 14)).for_each(|(to, from)| {
-        arch().dispatch(|| to.iter_mut().zip(from).for_each(|(to, from)| *to += from));
-    });
-}
-
-/// Turns logits into log-probabilities in place.
-pub fn log_softmax(row: &mut [f32]) {
-    arch().dispatch(|| {
-        let (max, sum) = max_and_sum_of_exp(row);
-        let shift = max + sum.ln();
-        row.iter_mut().for_each(|x| *x -= shift);
-    });
-}
-
-/// Turns logits into probabilities in place.
-pub fn softmax(row: &mut [f32]) {
-    arch().dispatch(|| softmax_inline(row));
-}
-
-#[inline(always)]
-pub(crate) fn softmax_inline(row: &mut [f32]) {
-    let max = maximum(row);
-    row.iter_mut().for_each(|x| *x = exp(*x - max));
-    let scale = 1.0 / lanes_sum(row.len(), |i| row[i]);
-    row.iter_mut().for_each(|x| *x *= scale);
-}
-
-#[inline(always)]
-fn max_and_sum_of_exp(row: &[f32]) -> (f32, f32) {
-    let max = maximum(row);
-    (max, lanes_sum(row.len(), |i| exp(row[i] - max)))
-}
-
-#[inline(always)]
-fn maximum(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let chunks = row.chunks_exact(16);
-    let tail = chunks.remainder();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = if *value > *lane { *value } else { *lane };
-        }
-    }
-    tail.iter().chain(&lanes).copied().fold(f32::NEG_INFINITY, f32::max)
+    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| add_chunk(to, from));
 }
 
 #[cfg(test)]

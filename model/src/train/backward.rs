@@ -197,7 +197,7 @@ fn undo_placement(
     weights: &Block,
     trained: &mut BlockOf<Trained>,
     tape: &Tape,
-    dquery: &mut Vec<f32>,
+    dquery: &mut [f32],
     dkey_value: &mut [f32],
 ) -> Result<()> {
     let heads = context.shape.heads;
@@ -207,7 +207,7 @@ fn undo_placement(
     rotate(dkey_value, kv_width, heads.keys, heads.dim, &back, None);
     let Some((query, key_value)) = &tape.before_norm else { return Ok(()) };
     for (d, before, width, count, norm, trained) in [
-        (&mut dquery[..], query, q_width, heads.queries, &weights.query_norm, &mut trained.query_norm),
+        (dquery, query, q_width, heads.queries, &weights.query_norm, &mut trained.query_norm),
         (dkey_value, key_value, kv_width, heads.keys, &weights.key_norm, &mut trained.key_norm),
     ] {
         let (Some(norm), Some(trained)) = (norm, trained) else { continue };

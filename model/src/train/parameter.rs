@@ -6,9 +6,10 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Tensor}
 use rayon::prelude::*;
 
 use crate::kernel::{
-    View, Weights, arch,
+    View, Weights,
     linear::linear,
     product::{add_gradient_of_weight, gradient_of_input},
+    vectorised,
 };
 
 /// Values that one task updates.
@@ -80,24 +81,57 @@ impl InplaceOp1 for Update<'_> {
         let mut parts = self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (gradient, mean, square) = &mut *parts;
         let AdamW { beta1, beta2, epsilon, weight_decay } = self.adamw;
-        let mean_scale = 1.0 / (1.0 - beta1.powi(self.step));
-        let square_scale = 1.0 / (1.0 - beta2.powi(self.step));
+        let step = Step {
+            beta1,
+            beta2,
+            epsilon,
+            mean_scale: 1.0 / (1.0 - beta1.powi(self.step)),
+            square_scale: 1.0 / (1.0 - beta2.powi(self.step)),
+            learning_rate: self.learning_rate,
+            decay: self.learning_rate * weight_decay,
+        };
         values[start..end]
             .par_chunks_mut(CHUNK)
             .zip(gradient.par_chunks(CHUNK))
             .zip(mean.par_chunks_mut(CHUNK))
             .zip(square.par_chunks_mut(CHUNK))
-            .for_each(|(((values, gradient), mean), square)| {
-                arch().dispatch(|| {
-                    for (((x, g), m), v) in values.iter_mut().zip(gradient).zip(mean).zip(square) {
-                        *m = beta1 * *m + (1.0 - beta1) * g;
-                        *v = beta2 * *v + (1.0 - beta2) * g * g;
-                        let direction = *m * mean_scale / ((*v * square_scale).sqrt() + epsilon);
-                        *x -= self.learning_rate * (direction + weight_decay * *x);
-                    }
-                });
-            });
+            .for_each(|(((values, gradient), mean), square)| move_chunk(values, gradient, mean, square, step));
         Ok(())
+    }
+}
+
+/// The numbers of one step.
+#[derive(Clone, Copy)]
+struct Step {
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    mean_scale: f32,
+    square_scale: f32,
+    learning_rate: f32,
+    decay: f32,
+}
+
+vectorised! {
+    fn move_chunk(values: &'a mut [f32], gradient: &'a [f32], mean: &'a mut [f32], square: &'a mut [f32], step: Step) {
+        for (((x, g), m), v) in values.iter_mut().zip(gradient).zip(mean).zip(square) {
+            *m = step.beta1 * *m + (1.0 - step.beta1) * g;
+            *v = step.beta2 * *v + (1.0 - step.beta2) * g * g;
+            let direction = *m * step.mean_scale / ((*v * step.square_scale).sqrt() + step.epsilon);
+            *x -= step.learning_rate * direction + step.decay * *x;
+        }
+    }
+
+    fn interpolate_chunk(out: &'a mut [f32], from: Weights<'a>, to: &'a [f32], share: f32) {
+        match from {
+            Weights::F32(from) => out.copy_from_slice(from),
+            narrow @ Weights::Bf16(_) => {
+                narrow.widened(out);
+            }
+        }
+        for (out, to) in out.iter_mut().zip(to) {
+            *out += share * (to - *out);
+        }
     }
 }
 
@@ -183,17 +217,7 @@ pub(crate) fn interpolate(from: &Tensor, to: &Tensor, share: f32) -> Result<Tens
     let mut out = vec![0.0; to_values.len()];
     out.par_chunks_mut(CHUNK).zip(to_values.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, to))| {
         let first = chunk * CHUNK;
-        arch().dispatch(|| {
-            match from_values.slice(first..first + to.len()) {
-                Weights::F32(from) => out.copy_from_slice(from),
-                narrow @ Weights::Bf16(_) => {
-                    narrow.widened(out);
-                }
-            }
-            for (out, to) in out.iter_mut().zip(to) {
-                *out += share * (to - *out);
-            }
-        });
+        interpolate_chunk(out, from_values.slice(first..first + to.len()), to, share);
     });
     Tensor::from_vec(out, to.shape(), to.device())
 }

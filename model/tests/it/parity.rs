@@ -1,6 +1,9 @@
 //! Five families against transformers, and the promises of the forward pass.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use model::{Checkpoint, Decoder, Stream, sampler::greedy};
 use serde_json::Value;
@@ -19,7 +22,7 @@ fn families() -> Vec<PathBuf> {
     families
 }
 
-fn load(folder: &PathBuf) -> (Decoder, Value) {
+fn load(folder: &Path) -> (Decoder, Value) {
     let decoder = Decoder::load(&Checkpoint::open(folder).unwrap()).unwrap();
     (decoder, serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap())
 }
