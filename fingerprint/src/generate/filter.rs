@@ -136,7 +136,8 @@ impl<'a> FormFilter<'a> {
         for (surface, frame) in &self.framed {
             let prompt_text = surface.text(self.base.chat.as_ref(), text)?;
             let prompt_ids = surface.encode(tokenizer, &prompt_text)?;
-            if frame.user_part(&prompt_ids) != Some(ids.as_slice()) {
+            // Not compared with the ids of the text alone: SentencePiece begins those with a blank of its own.
+            if frame.user_part(&prompt_ids).is_none() {
                 return Ok(Err(Reason::Merged));
             }
             at_default.get_or_insert((prompt_text, prompt_ids));

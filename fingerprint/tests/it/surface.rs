@@ -1,6 +1,7 @@
 use fingerprint::surface::{DEFAULT_SYSTEM_PROMPTS, Surface, SurfaceError, held_out_surfaces, trained_surfaces};
 use model::SpecialTokens;
 
+use crate::real::{shared, smollm2};
 use crate::tiny::{CHATML, DEAF, NO_SYSTEM, PLAIN, Tiny};
 
 const TEXTS: [&str; 6] = ["Is it on?", "the end.", ":the", " lead", "trail ", "an\nd"];
@@ -37,12 +38,16 @@ fn a_boundary_that_merges_shortens_the_prefix() {
     // A text that begins with a blank and "the" takes nothing from it, one that ends in a full stop merges behind.
     let ids = Surface::chat().ids(&model.tokenizer, chat, "Is it.").unwrap();
     assert!(frame.user_part(&ids).is_none(), "the full stop and the line feed are one token");
-    // In raw completion behind "x:" the text "the" merges with the colon.
+    // In raw completion behind "x:" a text that begins with "t" takes the colon with it, unless "th" comes first.
     let raw = Surface::raw_after("colon", "x:");
     let frame = raw.frame(&model.tokenizer, None).unwrap();
-    let merged = raw.prompt(&model.tokenizer, None, "th").unwrap();
-    assert!(merged.prefix.len() < 2, "{merged:?}");
-    assert!(frame.prefix.len() < 2, "a probe that merges shortens the prefix for all");
+    assert_eq!(frame.prefix.len(), 2);
+    assert_eq!(raw.prompt(&model.tokenizer, None, "the end").unwrap().prefix, frame.prefix);
+    let merged = raw.prompt(&model.tokenizer, None, "to").unwrap();
+    assert_eq!(merged.prefix, frame.prefix[..1]);
+    let shared = raw.prompts(&model.tokenizer, None, &["the end", "to"]).unwrap();
+    assert_eq!(shared.prefix, frame.prefix[..1], "all share the shorter prefix");
+    assert_eq!(shared.segments[0][0], frame.prefix[1]);
 }
 
 #[test]
@@ -111,4 +116,32 @@ fn chat_without_a_template_says_so() {
     let error = Surface::chat().prompt(&model.tokenizer, None, "Hi").unwrap_err();
     assert!(matches!(error, SurfaceError::NoChatTemplate { .. }));
     assert_eq!(error.to_string(), "surface chat needs a chat template and the model has none; use raw completion");
+}
+
+/// transformers' `apply_chat_template` with a generation prompt, on SmolLM2-135M-Instruct.
+#[test]
+#[ignore = "needs SmolLM2-135M-Instruct and shared data"]
+fn chat_prompts_have_the_ids_that_transformers_gives() {
+    let model = smollm2();
+    let goldens = std::fs::read(shared().join("data/smollm2-goldens.json")).unwrap();
+    let goldens: serde_json::Value = serde_json::from_slice(&goldens).unwrap();
+    let mut compared = 0;
+    for chat in goldens["chats"].as_array().unwrap() {
+        let messages: Vec<(&str, &str)> = chat["messages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| (message["role"].as_str().unwrap(), message["content"].as_str().unwrap()))
+            .collect();
+        let (surface, text) = match messages.as_slice() {
+            [("user", text)] => (Surface::chat(), text),
+            [("system", system), ("user", text)] => (Surface::chat_with_system("golden", system), text),
+            _ => continue,
+        };
+        let expected: Vec<u32> = serde_json::from_value(chat["ids_generation"].clone()).unwrap();
+        let prompt = surface.prompt(&model.tokenizer, model.chat.as_ref(), text).unwrap();
+        assert_eq!(prompt.ids(), expected, "{text:?}");
+        compared += 1;
+    }
+    assert!(compared >= 2, "the goldens hold chats of one turn");
 }
