@@ -327,7 +327,10 @@ impl<'a> Search<'a> {
             Ok(sentence) => sentence,
             Err(reason) => return Ok(Err(reason)),
         };
-        let mean_loss = if self.foreign { self.base_loss(&sentence.ids)? } else { turn.mean_loss };
+        let frame = self.filter.frame();
+        let asked = frame.and_then(|frame| frame.user_part(&sentence.prompt_ids)).unwrap_or(&sentence.ids);
+        // A model may spell words in tokens that the tokenizer would not choose; then the sampled loss is not the key's.
+        let mean_loss = if self.foreign || asked != turn.ids { self.base_loss(asked)? } else { turn.mean_loss };
         if mean_loss > self.greatest_loss {
             return Ok(Err(Reason::Perplexity));
         }
