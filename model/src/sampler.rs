@@ -54,22 +54,32 @@ impl Sampler {
         if top_p >= 1.0 && top_k == 0 {
             return pick((0..).zip(probabilities.iter().copied()), uniform);
         }
-        let mut order: Vec<u32> = (0..).take(probabilities.len()).collect();
-        order.sort_by(|a, b| probabilities[*b as usize].total_cmp(&probabilities[*a as usize]).then(a.cmp(b)));
-        if top_k > 0 {
-            order.truncate(top_k);
-        }
-        let total: f64 = order.iter().map(|id| f64::from(probabilities[*id as usize])).sum();
-        let mut mass = 0.0;
-        let kept = order.iter().take_while(|id| {
-            let before = mass;
-            mass += f64::from(probabilities[**id as usize]);
-            before < f64::from(top_p) * total
-        });
-        let kept: Vec<_> = kept.map(|id| (*id, probabilities[*id as usize])).collect();
-        // The most probable token is always kept, also with a top_p of 0.
-        if kept.is_empty() { order[0] } else { pick(kept.into_iter(), uniform) }
+        pick(kept(&probabilities, top_p, top_k).into_iter(), uniform)
     }
+}
+
+/// The tokens that `top_k` and then `top_p` leave, most probable first, with their probabilities; at least one.
+fn kept(probabilities: &[f32], top_p: f32, top_k: usize) -> Vec<(u32, f32)> {
+    // All tokens below this together weigh less than what top_p leaves out: they need not be sorted.
+    let below = (1.0 - top_p).max(0.0) / probabilities.len() as f32;
+    let candidates = (0..).zip(probabilities.iter().copied()).filter(|(_, p)| *p >= below || top_p >= 1.0);
+    let mut candidates: Vec<(u32, f32)> = candidates.collect();
+    let by_probability = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if (1..candidates.len()).contains(&top_k) {
+        candidates.select_nth_unstable_by(top_k - 1, by_probability);
+        candidates.truncate(top_k);
+    }
+    candidates.sort_unstable_by(by_probability);
+    let total = if top_k > 0 { candidates.iter().map(|(_, p)| f64::from(*p)).sum() } else { 1.0 };
+    let mut mass = 0.0;
+    let within = candidates.iter().take_while(|(_, p)| {
+        let before = mass;
+        mass += f64::from(*p);
+        before < f64::from(top_p) * total
+    });
+    let count = within.count().max(1);
+    candidates.truncate(count);
+    candidates
 }
 
 /// The token with the greatest logit, the smallest id among equals.
@@ -135,6 +145,25 @@ mod tests {
         assert!(
             draw(SamplingParameters { temperature: 5.0, top_p: 1.0, top_k: 1, seed: 1 }, 50).iter().all(|id| *id == 1)
         );
+    }
+
+    #[test]
+    fn what_is_kept_equals_a_full_sort() {
+        let mut probabilities: Vec<f32> = (0..500).map(|i| ((i * 193) % 499) as f32 / 60.0).collect();
+        softmax(&mut probabilities);
+        let mut sorted: Vec<(u32, f32)> = (0..).zip(probabilities.iter().copied()).collect();
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for top_p in [0.1, 0.5, 0.9, 0.99] {
+            let mut mass = 0.0;
+            let count = sorted.iter().take_while(|(_, p)| {
+                let before = mass;
+                mass += f64::from(*p);
+                before < f64::from(top_p)
+            });
+            let count = count.count();
+            assert_eq!(kept(&probabilities, top_p, 0), sorted[..count], "top_p {top_p}");
+        }
+        assert_eq!(kept(&probabilities, 1.0, 7), sorted[..7]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
         View,
         attention::Heads,
         linear::linear,
-        rows::{Rotation, rms_norm, rotate, swiglu},
+        rows::{Rotation, add, rms_norm, rotate, swiglu},
     },
 };
 
@@ -221,11 +221,21 @@ pub(crate) struct Tape {
 
 /// `x wᵀ + b` on tensors.
 pub(crate) fn project(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    Tensor::from_vec(projected(x, weight, bias)?, (x.dim(0)?, weight.dim(0)?), x.device())
+}
+
+/// `residual + x wᵀ + b`. Not by candle's addition, whose threads wait for each other by spinning.
+fn project_onto(residual: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let mut sum = projected(x, weight, bias)?;
+    add(&mut sum, View::of(residual)?.f32()?);
+    Tensor::from_vec(sum, residual.shape(), residual.device())
+}
+
+fn projected(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Vec<f32>> {
     let (view, weights) = (View::of(x)?, View::of(weight)?);
     let bias = bias.map(View::of).transpose()?;
     let bias = bias.as_ref().map(View::f32).transpose()?;
-    let (n, k) = weight.dims2()?;
-    Tensor::from_vec(linear(view.f32()?, weights.weights()?, bias, k), (x.dim(0)?, n), x.device())
+    Ok(linear(view.f32()?, weights.weights()?, bias, weight.dim(1)?))
 }
 
 /// RMS norm on tensors.
@@ -273,7 +283,7 @@ impl Block {
         let query = self.place(&raw_query, heads.queries, self.query_norm.as_ref(), shape, rotation, queries)?;
         let key_value = self.place(&raw_key_value, heads.keys, self.key_norm.as_ref(), shape, rotation, None)?;
         let attended = attend(&query, key_value.clone())?;
-        let middle = (select(x, queries)? + project(&attended, &self.output, self.output_bias.as_ref())?)?;
+        let middle = project_onto(&select(x, queries)?, &attended, &self.output, self.output_bias.as_ref())?;
         let normed = normalise(&middle, &self.mlp_norm, shape.epsilon)?;
         let gate_up = project(&normed, &self.gate_up, self.gate_up_bias.as_ref())?;
         let active = {
@@ -284,7 +294,7 @@ impl Block {
                 x.device(),
             )?
         };
-        let output = (&middle + project(&active, &self.down, self.down_bias.as_ref())?)?;
+        let output = project_onto(&middle, &active, &self.down, self.down_bias.as_ref())?;
         if let Some(tape) = tape {
             let before_norm = self.query_norm.is_some().then_some((raw_query, raw_key_value));
             tape.push(Tape { input: x.clone(), before_norm, query, key_value, attended, middle, gate_up });
