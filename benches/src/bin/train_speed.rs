@@ -5,17 +5,17 @@
 //! neither the time nor the memory depends on them. The number of threads is rayon's: set `RAYON_NUM_THREADS`.
 
 use std::{
-    fs,
     io::{self, Write as _},
     time::Instant,
 };
 
 use anyhow::Context as _;
+use benches::{CrossEntropy, peak_rss_mib};
 use clap::Parser;
 use model::{
     Model,
     decoder::Pack,
-    train::{AdamW, Scope, Trainer, log_softmax},
+    train::{AdamW, Scope, Trainer},
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -57,14 +57,8 @@ fn main() -> anyhow::Result<()> {
     let mut pack = Pack::new();
     let ranges = pack.push(&[], keys.iter().map(Vec::as_slice));
     let rows: Vec<usize> = ranges.iter().map(|range| range.end - 1).collect();
-    let share = 1.0 / f32::from(u16::try_from(keys.len())?);
-    let cross_entropy = |row: usize, logits: &mut [f32]| {
-        log_softmax(logits);
-        let loss = -logits[responses[row]];
-        logits.iter_mut().for_each(|value| *value = value.exp() * share);
-        logits[responses[row]] -= share;
-        f64::from(loss * share)
-    };
+    let loss = CrossEntropy::mean_of(keys.len());
+    let cross_entropy = |row: usize, logits: &mut [f32]| loss.at(logits, responses[row]);
 
     let scope = Scope { first_block: 0, embeddings: true, low_rank: None };
     let mut trainer = Trainer::new(decoder, scope, AdamW::default())?;
@@ -102,12 +96,4 @@ fn main() -> anyhow::Result<()> {
         "last_loss": losses.last(),
     });
     writeln!(io::stdout(), "{report}").context("failed to write to standard output")
-}
-
-/// The most memory that was resident at any time; Linux only.
-fn peak_rss_mib() -> anyhow::Result<Option<u64>> {
-    let Ok(status) = fs::read_to_string("/proc/self/status") else { return Ok(None) };
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.map(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>()).transpose()?;
-    Ok(kib.map(|kib| kib / 1024))
 }

@@ -1,0 +1,52 @@
+#![doc = include_str!("../README.md")]
+
+use std::fs;
+
+use anyhow::Context as _;
+use model::train::log_softmax;
+
+/// Cross-entropy of one token, as a part of a mean over several.
+#[derive(Debug, Clone, Copy)]
+pub struct CrossEntropy {
+    share: f32,
+}
+
+impl CrossEntropy {
+    /// For a mean over `count` tokens.
+    pub fn mean_of(count: usize) -> Self {
+        Self { share: 1.0 / count as f32 }
+    }
+
+    /// The token's part of the loss in nats; leaves its derivative in place of the `logits` (vocabulary).
+    pub fn at(self, logits: &mut [f32], token: usize) -> f64 {
+        log_softmax(logits);
+        let loss = -logits[token] * self.share;
+        logits.iter_mut().for_each(|value| *value = value.exp() * self.share);
+        logits[token] -= self.share;
+        f64::from(loss)
+    }
+}
+
+/// The most memory of this process that was resident at any time, in MiB; `None` where there is no `/proc`.
+///
+/// # Errors
+/// When the kernel writes something that is not a number.
+pub fn peak_rss_mib() -> anyhow::Result<Option<u64>> {
+    let Ok(status) = fs::read_to_string("/proc/self/status") else { return Ok(None) };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.map(|line| line.trim_end_matches("kB").trim().parse::<u64>()).transpose();
+    Ok(kib.context("VmHWM is not a number")?.map(|kib| kib / 1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cross_entropy_of_equal_logits_is_the_logarithm_of_their_number() {
+        let mut logits = [1.5; 4];
+        let loss = CrossEntropy::mean_of(2).at(&mut logits, 3);
+        assert!((loss - 4.0_f64.ln() / 2.0).abs() < 1e-6);
+        assert_eq!(logits, [0.125, 0.125, 0.125, -0.375]);
+    }
+}
