@@ -6,7 +6,10 @@ use fingerprint::{
     surface::{DEFAULT_SYSTEM_PROMPTS, Surface, trained_surfaces},
 };
 use model::{Model, SpecialTokens};
-use protocol::{matching::MatchingRule, units::CandidateCount};
+use protocol::{
+    matching::MatchingRule,
+    units::{BasisPoints, CandidateCount},
+};
 
 use crate::real::{BUNDLED, smollm2, stories, usual_lists};
 
@@ -84,7 +87,9 @@ fn bundled_keys_and_lists_depend_on_the_seed_alone() {
 
 #[test]
 fn a_model_that_cannot_give_enough_keys_says_what_to_do() {
-    let lists = CandidateParameters { candidates: CandidateCount::new(1024).unwrap(), ..usual_lists() };
+    // Hardly a token lies outside of the whole mass.
+    let candidates = CandidateCount::new(1024).unwrap();
+    let lists = CandidateParameters { nucleus: BasisPoints::WHOLE, candidates, ..usual_lists() };
     let parameters = GenerateParameters { attempts_each: 1, ..GenerateParameters::new(2, 1, lists) };
     let error = generate(&BUNDLED, None, &surfaces(&BUNDLED), &parameters, &mut |_| ()).unwrap_err();
     let GenerateError::TooFew { found: 0, wanted: 2, .. } = error else { panic!("{error}") };
