@@ -569,7 +569,7 @@ def shown(level):
 
 def table(judged):
     mark = {True: "pass", False: "FAIL", None: ""}
-    names = [f"seed {at + 1}" if len(judged) > 1 else "value" for at in range(len(judged))]
+    names = [f"stamp {at + 1}" if len(judged) > 1 else "value" for at in range(len(judged))]
     lines = ["| measure | " + " | ".join(names) + " | must hold | | goal (F4, F7) | |",
              "|---|" + "---|" * len(names) + "---|---|---|---|"]
     every = lambda values: None if any(v is None for v in values) else all(values)
