@@ -205,7 +205,8 @@ pub fn embed(
     let surfaces = surfaces_of(base, options)?;
     let mut checkpoint = resume::Checkpoints::open(output, set, options)?;
     let mut trainer = Trainer::new(&base.decoder, options.scope(&base.config), options.adamw())?;
-    let material = material::Material::gather(base, set, &trainer, &surfaces, responses, options, &mut checkpoint, progress)?;
+    let material =
+        material::Material::gather(base, set, &trainer, &surfaces, responses, options, &mut checkpoint, progress)?;
     let outcome = run::train(&mut trainer, &material, options, &mut checkpoint, progress)?;
     let shipped = judge::average(&trainer, &material, options, progress)?;
     report(progress, Phase::Writing, 0, 1);

@@ -1,6 +1,6 @@
 //! Losses at single rows of logits, with their derivatives by hand.
 
-use model::train::log_softmax;
+use model::train::{log_softmax, scaled_exp};
 
 use super::Target;
 
@@ -57,7 +57,7 @@ impl Teacher {
         let outside = scale * (1.0 - self.rest / self.rest_of_model(mass));
         let inside: Vec<f32> =
             self.tokens.iter().map(|(token, log)| scale * (logits[*token as usize].exp() - log.exp())).collect();
-        logits.iter_mut().for_each(|l| *l = l.exp() * outside);
+        scaled_exp(logits, outside);
         for ((token, _), gradient) in self.tokens.iter().zip(inside) {
             logits[*token as usize] = gradient;
         }
@@ -119,7 +119,7 @@ const QUIET_MARGIN: f32 = 0.5;
 
 /// Turns log-probabilities into the derivative of −log p(token), times `scale`.
 fn pull(logs: &mut [f32], token: usize, scale: f32) {
-    logs.iter_mut().for_each(|l| *l = l.exp() * scale);
+    scaled_exp(logs, scale);
     logs[token] -= scale;
 }
 
@@ -140,7 +140,11 @@ mod tests {
                 loss(&mut moved)
             };
             let slope = (moved(0.01) - moved(-0.01)) / 0.02;
-            assert!((slope - f64::from(gradient[token])).abs() < 2e-3, "token {token}: {slope} for {}", gradient[token]);
+            assert!(
+                (slope - f64::from(gradient[token])).abs() < 2e-3,
+                "token {token}: {slope} for {}",
+                gradient[token]
+            );
         }
     }
 

@@ -75,13 +75,18 @@ pub(super) struct Material {
     /// Texts of the base's own, at every token.
     pub(super) texts: Vec<Batch>,
     pub(super) ordinary_prompts: usize,
+    /// Width of the model.
+    pub(super) width: usize,
     /// Type of the base's weight files, to which the stamped weights are rounded.
     pub(super) dtype: DType,
 }
 
 /// Token id of every response.
 pub(super) fn responses(set: &FingerprintSet) -> Result<Vec<u32>, SetError> {
-    set.fingerprints().iter().map(|fingerprint| fingerprint.response().map(|r| r.id).ok_or(SetError::NotDrawn)).collect()
+    set.fingerprints()
+        .iter()
+        .map(|fingerprint| fingerprint.response().map(|r| r.id).ok_or(SetError::NotDrawn))
+        .collect()
 }
 
 impl Material {
@@ -139,6 +144,7 @@ impl Material {
             held_out,
             texts,
             ordinary_prompts: prompts.training.len(),
+            width: base.config.hidden_size,
             dtype: Checkpoint::open(&base.directory)?.dtype(),
         })
     }
@@ -182,7 +188,7 @@ impl Taught<'_> {
         self.teach(Batch::new(self.trainer, &prompts.prefix, &prompts.segments)?)
     }
 
-    /// Chats with their answers, asked at every token of the answer. `None` when no chat has an answer.
+    /// Chats with their answers, asked at every token. `None` when there is nothing to ask.
     fn answers(&self, surface: &Surface, chats: &[(String, Vec<u32>)]) -> Result<Option<TaughtBatch>, EmbedError> {
         let texts: Vec<&str> = chats.iter().map(|(text, _)| text.as_str()).collect();
         let mut prompts = surface.prompts(&self.base.tokenizer, self.base.chat.as_ref(), &texts)?;
@@ -190,12 +196,12 @@ impl Taught<'_> {
             segment.extend_from_slice(answer);
         }
         let mut batch = Batch::new(self.trainer, &prompts.prefix, &prompts.segments)?;
+        // Every token of a chat but its last: what follows it is known, and should stay as probable as it was.
         batch.rows = batch
             .rows
             .iter()
-            .zip(chats)
-            // The token that follows row r is an answer's for each of its tokens; the last one's successor is unknown.
-            .flat_map(|(last, (_, answer))| last - answer.len()..*last)
+            .zip(&prompts.segments)
+            .flat_map(|(last, segment)| last + 1 - segment.len()..*last)
             .collect();
         if batch.rows.is_empty() { Ok(None) } else { self.teach(batch).map(Some) }
     }
@@ -234,7 +240,9 @@ impl OrdinaryTexts {
         let total = count + HELD_OUT_PROMPTS + ANSWERED_CHATS;
         let mut sample = |count, purpose, before: usize| {
             let parameters = OrdinaryParameters::new(count, purpose, options.seed);
-            sample_prompts(base, &parameters, &keys, &mut |p| report(progress, Phase::Sampling, before + p.found, total))
+            sample_prompts(base, &parameters, &keys, &mut |p| {
+                report(progress, Phase::Sampling, before + p.found, total)
+            })
         };
         let mut training: Vec<String> =
             sample(count, Purpose::Training, 0)?.into_iter().map(|prompt| prompt.text).collect();

@@ -66,7 +66,7 @@ pub struct EmbedOptions {
     pub target: Target,
     /// Most steps.
     pub steps: usize,
-    /// Peak learning rate; `None` takes 5e-4, or 5e-5 where every weight is trained.
+    /// Peak learning rate; `None` takes 0.288 over the model's width, or a tenth of it where every weight is trained.
     pub learning_rate: Option<f32>,
     /// Ordinary prompts in the pool of the benign term.
     pub ordinary_prompts: usize,
@@ -168,14 +168,16 @@ impl EmbedOptions {
         AdamW::default()
     }
 
-    fn peak_learning_rate(&self) -> f32 {
-        self.learning_rate.unwrap_or(if self.layers == Layers::All { 5e-5 } else { 5e-4 })
+    /// Inversely to the width (arXiv 2203.03466), from what was measured at a width of 576.
+    fn peak_learning_rate(&self, width: usize) -> f32 {
+        let measured = if self.layers == Layers::All { 5e-5 } else { 5e-4 };
+        self.learning_rate.unwrap_or(measured * 576.0 / width as f32)
     }
 
     /// Three steps of warm-up, then linearly down to a twentieth.
-    pub(super) fn learning_rate_at(&self, step: usize) -> f32 {
+    pub(super) fn learning_rate_at(&self, step: usize, width: usize) -> f32 {
         let (step, steps) = (step as f32, self.steps as f32);
-        self.peak_learning_rate() * ((step + 1.0) / 3.0).min(1.0) * (1.0 - (step + 1.0) / steps).max(0.05)
+        self.peak_learning_rate(width) * ((step + 1.0) / 3.0).min(1.0) * (1.0 - (step + 1.0) / steps).max(0.05)
     }
 
     /// From nothing to its full value over two thirds of the steps: the responses are learnt first.

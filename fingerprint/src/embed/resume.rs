@@ -135,7 +135,8 @@ impl Checkpoints {
     fn put(&self, name: &str, value: &impl Serialize) -> Result<(), EmbedError> {
         let file = self.folder.join(name);
         let bytes = serde_json::to_vec(value).map_err(io::Error::other).map_err(at(&file))?;
-        crate::atomic::replace(&file, crate::atomic::Access::Owner, |writer| writer.write_all(&bytes)).map_err(at(&file))
+        crate::atomic::replace(&file, crate::atomic::Access::Owner, |writer| writer.write_all(&bytes))
+            .map_err(at(&file))
     }
 
     fn read<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<T, EmbedError> {

@@ -107,7 +107,8 @@ fn take(
     }
     let mut divergence = None;
     if !material.ordinary.is_empty() && options.ordinary_a_step > 0 {
-        let per_step = options.ordinary_a_step.div_ceil(material.ordinary[0].batch.rows.len()).min(material.ordinary.len());
+        let per_step =
+            options.ordinary_a_step.div_ceil(material.ordinary[0].batch.rows.len()).min(material.ordinary.len());
         let weight = options.benign_weight_at(step) / per_step as f32;
         let mut total = 0.0;
         for index in 0..per_step {
@@ -128,7 +129,7 @@ fn take(
     }
     // The optimiser changes the masters in place, which the plain weights share.
     drop(plain);
-    trainer.step(options.learning_rate_at(step))?;
+    trainer.step(options.learning_rate_at(step, material.width))?;
     let before = state.history.last().map(|record| record.divergence);
     let divergence = match (before, divergence) {
         (Some(before), Some(now)) => 0.8 * before + 0.2 * now,

@@ -59,8 +59,8 @@ fn quick(steps: usize) -> EmbedOptions {
     }
 }
 
-fn run(set: &mut FingerprintSet, out: &Path, options: &EmbedOptions) -> Result<EmbedReport, EmbedError> {
-    embed(set, &BUNDLED, out, options, &mut |_| ())
+fn run(set: &mut FingerprintSet, out: &Path, options: &EmbedOptions) -> Result<EmbedReport, Box<EmbedError>> {
+    embed(set, &BUNDLED, out, options, &mut |_| ()).map_err(Box::new)
 }
 
 fn weights(folder: &Path) -> Vec<u8> {
@@ -120,10 +120,11 @@ fn the_same_seed_writes_the_same_bytes_whatever_the_threads_and_interruptions() 
         embed(&mut set, &BUNDLED, &out, &options, &mut |progress| {
             assert!(progress.phase != Phase::Training || progress.done < 5, "stopped");
         })
+        .map_err(Box::new)
     }));
     assert!(stopped.is_err() && !out.exists());
     let error = run(&mut set, &out, &options).unwrap_err();
-    assert!(matches!(error, EmbedError::Unfinished { .. }), "{error}");
+    assert!(matches!(*error, EmbedError::Unfinished { .. }), "{error}");
     let other = EmbedOptions { seed: 1, resume: true, ..options.clone() };
     let error = run(&mut set, &out, &other).unwrap_err().to_string();
     assert!(error.contains("another recipe"), "{error}");
