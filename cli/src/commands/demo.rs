@@ -36,6 +36,12 @@ pub(crate) struct Demo {
     #[arg(long, env = "HALLMARK_STEPS", value_name = "COUNT")]
     pub(crate) steps: Option<usize>,
 
+    /// Ordinary prompts that keep the model what it was [default: as many as the recipe says]
+    ///
+    /// Fewer make the demo of a large model shorter and cost utility.
+    #[arg(long, env = "HALLMARK_ORDINARY", value_name = "COUNT")]
+    pub(crate) ordinary: Option<usize>,
+
     /// Leave both servers up until Ctrl-C
     #[arg(long, env = "HALLMARK_KEEP", value_parser = FalseyValueParser::new())]
     pub(crate) keep: bool,

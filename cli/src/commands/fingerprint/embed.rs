@@ -93,7 +93,7 @@ struct Recipe {
     #[arg(long, env = "HALLMARK_STEPS", value_name = "COUNT", default_value_t = EmbedOptions::default().steps)]
     steps: usize,
 
-    /// Peak learning rate [default: 5e-4, or 5e-5 where every weight is trained]
+    /// Peak learning rate [default: 0.288 over the width of the model; a tenth of it where every weight is trained]
     #[arg(long, env = "HALLMARK_LEARNING_RATE", value_name = "RATE", value_parser = positive_f32)]
     learning_rate: Option<f32>,
 
@@ -104,6 +104,14 @@ struct Recipe {
     /// Weight of what keeps ordinary answers as they are
     #[arg(long, env = "HALLMARK_BENIGN_WEIGHT", value_name = "WEIGHT", default_value_t = EmbedOptions::default().benign_weight, value_parser = positive_f32)]
     benign_weight: f32,
+
+    /// Weight of what keeps the rest of those answers as it is
+    #[arg(long, env = "HALLMARK_ANSWER_WEIGHT", value_name = "WEIGHT", default_value_t = EmbedOptions::default().answer_weight, value_parser = positive_f32)]
+    answer_weight: f32,
+
+    /// Ordinary prompts that one step sees
+    #[arg(long, env = "HALLMARK_ORDINARY_A_STEP", value_name = "COUNT", default_value_t = EmbedOptions::default().ordinary_a_step)]
+    ordinary_a_step: usize,
 
     /// System prompts that are trained beside the model's own default
     #[arg(long, env = "HALLMARK_SYSTEM_PROMPTS", value_name = "COUNT", default_value_t = EmbedOptions::default().system_prompts)]
@@ -182,6 +190,8 @@ impl Embed {
             learning_rate: recipe.learning_rate,
             ordinary_prompts: recipe.ordinary,
             benign_weight: recipe.benign_weight,
+            answer_weight: recipe.answer_weight,
+            ordinary_a_step: recipe.ordinary_a_step,
             noise_share: recipe.noise_share,
             system_prompts: recipe.system_prompts,
             raw_too: recipe.raw_too,
