@@ -22,6 +22,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -84,8 +85,12 @@ def run(command, environment, log):
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
-        # wait4 tells this child's own peak; getrusage would give the greatest of all children so far.
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            # wait4 tells this child's own peak; getrusage would give the greatest of all children so far.
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - began
         reader.join(timeout=5)
@@ -582,6 +587,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds = 1
+    # As Ctrl-C does, a termination ends what was started too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     before = machine()
     if before["load_before"] > 0.5:
         say(f"the machine is busy (load {before['load_before']:.1f}): only the ratios mean something")
