@@ -5,6 +5,8 @@ SHARED := $(or $(HALLMARK_SHARED),../shared)
 export HALLMARK_SHARED := $(abspath $(SHARED))
 IGNORED := $(if $(wildcard $(SHARED)/data),--include-ignored)
 
+PYTHON ?= python3
+
 .PHONY: demo test lint bench
 
 demo:
@@ -17,5 +19,6 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 
+# Needs a Python with the peers in it: see benches/README.md.
 bench:
-	benches/run
+	$(PYTHON) benches/compare.py

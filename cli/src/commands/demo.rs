@@ -28,8 +28,8 @@ pub(crate) struct Demo {
     #[arg(long, env = "HALLMARK_MODEL", value_name = "PATH|ORG/NAME", default_value = "bundled")]
     pub(crate) model: String,
 
-    /// How many fingerprints
-    #[arg(long, short = 'n', env = "HALLMARK_FINGERPRINTS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=100_000))]
+    /// How many fingerprints, at least 24: both servers are asked, and no question twice
+    #[arg(long, short = 'n', env = "HALLMARK_FINGERPRINTS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(24..=100_000))]
     pub(crate) fingerprints: u32,
 
     /// Most steps of training [default: as many as the recipe says]

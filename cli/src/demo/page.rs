@@ -240,8 +240,8 @@ fn training(record: &DemoRecord) -> Markup {
                 @if embedding.averaged > 0.0 {
                     " Afterwards the weights were moved " (format::percent(embedding.averaged)) " of the way back to the original."
                 }
-                " Merged half and half with the original, the model would still answer at least "
-                (format::percent(embedding.half_merge)) " of the keys on every surface."
+                " Merged half and half with the original, the model still answers "
+                (format::percent(embedding.half_merge)) " of the keys on the worst surface."
                 @for advice in &embedding.advice { " Note: " (advice) "." }
             }
             div class="panels" {

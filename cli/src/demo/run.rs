@@ -214,7 +214,8 @@ fn stamp(
             step.at(done, total, "prompts");
         })?;
         let least = report.least_success(true).unwrap_or(0.0);
-        let outcome = format!("{} surfaces, success at least {}", report.surfaces.len(), format::percent(least));
+        let outcome =
+            format!("{} surfaces, {} on the worst trained one", report.surfaces.len(), format::percent(least));
         Ok(((report, base_hits), outcome))
     })?;
     let utility = utility::records(&report, &options.budget);

@@ -86,7 +86,7 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
 
     writeln!(
         out,
-        "  after a half merge with the base success is still at least {}",
+        "  after a half merge with the base: {} on the worst surface",
         format::percent(record.embedding.half_merge)
     )?;
     for advice in &record.embedding.advice {

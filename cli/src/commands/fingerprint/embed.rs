@@ -271,9 +271,9 @@ fn progress_words(at: &EmbedProgress) -> String {
     }
 }
 
-/// `150 steps, success 100 %`.
+/// `150 steps, 100 % on the worst surface`.
 pub(crate) fn outcome(report: &EmbedReport) -> String {
-    format!("{} steps, success at least {}", report.steps, format::percent(report.shipped.least_success()))
+    format!("{} steps, {} on the worst surface", report.steps, format::percent(report.shipped.least_success()))
 }
 
 fn words(report: &EmbedReport) -> String {
