@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 pub use self::parameter::AdamW;
-use self::parameter::{Parameter, Trained, interpolate};
+use self::parameter::{Parameter, Trained};
 use crate::{
     decoder::{
         Decoder, DecoderError, LOGIT_ROWS, Pack,
@@ -353,11 +353,6 @@ fn start(base: &Tensor, low_rank: Option<LowRank>, generator: &mut ChaCha8Rng) -
 fn embed(table: &Tensor, ids: &[u32]) -> candle_core::Result<Tensor> {
     let rows: Vec<usize> = ids.iter().map(|id| *id as usize).collect();
     crate::decoder::block::select(table, Some(&rows))
-}
-
-/// `base + (1 − towards_base) · (trained − base)` for one pair of tensors: the average that `embed` ships.
-pub fn average(base: &Tensor, trained: &Tensor, towards_base: f32) -> Result<Tensor, DecoderError> {
-    Ok(interpolate(base, trained, 1.0 - towards_base)?)
 }
 
 /// Blocks of the default recipe: the top fifth, at least one.

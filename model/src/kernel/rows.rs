@@ -289,7 +289,63 @@ pub(crate) fn add(to: &mut [f32], from: &[f32]) {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
     use super::*;
+
+    /// (rows, width) with values between −2 and 2.
+    fn values(rows: usize, width: usize, step: usize) -> Vec<f32> {
+        (0..rows * width).map(|i| ((i * step) % 401) as f32 / 100.0 - 2.0).collect()
+    }
+
+    fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
+        Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+    }
+
+    fn assert_close(found: &[f32], expected: &Tensor) {
+        let expected: Vec<f32> = expected.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!((found - expected).abs() < 2e-6 * expected.abs().max(1.0), "{index}: {found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn forward_rows_agree_with_candle_nn() {
+        let (rows, width) = (37, 52);
+        let (x, weight) = (values(rows, width, 17), values(1, width, 29));
+        let normed = candle_nn::ops::rms_norm(&tensor(&x, &[rows, width]), &tensor(&weight, &[width]), 1e-5).unwrap();
+        assert_close(&rms_norm(&x, &weight, 1e-5), &normed);
+
+        let gate_up = tensor(&x, &[rows, width]);
+        let gate = gate_up.narrow(1, 0, width / 2).unwrap().silu().unwrap();
+        let active = (gate * gate_up.narrow(1, width / 2, width / 2).unwrap()).unwrap();
+        assert_close(&swiglu(&x, width / 2), &active);
+
+        let probabilities = candle_nn::ops::softmax_last_dim(&tensor(&x[..width], &[1, width])).unwrap();
+        let mut row = x[..width].to_vec();
+        softmax(&mut row);
+        assert_close(&row, &probabilities);
+    }
+
+    #[test]
+    fn rotation_agrees_with_candle_nn_and_is_undone_by_its_inverse() {
+        let (rows, heads, dim) = (9, 3, 16);
+        let x = values(rows, heads * dim, 31);
+        let angles = values(rows, dim / 2, 7);
+        let rotation = Rotation {
+            cosines: angles.iter().map(|angle| angle.cos()).collect(),
+            sines: angles.iter().map(|angle| angle.sin()).collect(),
+        };
+        let by_head = tensor(&x, &[1, rows, heads, dim]).transpose(1, 2).unwrap().contiguous().unwrap();
+        let (cosines, sines) = (tensor(&rotation.cosines, &[rows, dim / 2]), tensor(&rotation.sines, &[rows, dim / 2]));
+        let expected = candle_nn::rotary_emb::rope(&by_head, &cosines, &sines).unwrap().transpose(1, 2).unwrap();
+        let mut turned = x.clone();
+        rotate(&mut turned, heads * dim, heads, dim, &rotation, None);
+        assert_close(&turned, &expected);
+        rotate(&mut turned, heads * dim, heads, dim, &rotation.inverse(), None);
+        assert_close(&turned, &tensor(&x, &[rows * heads * dim]));
+    }
 
     #[test]
     fn exp_is_close_over_its_whole_range() {

@@ -211,7 +211,7 @@ fn low_rank_product(up: &Tensor, down: &Tensor) -> Result<Tensor> {
 }
 
 /// `from + share · (to − from)` in f32.
-pub(crate) fn interpolate(from: &Tensor, to: &Tensor, share: f32) -> Result<Tensor> {
+fn interpolate(from: &Tensor, to: &Tensor, share: f32) -> Result<Tensor> {
     let (from_view, to_view) = (View::of(from)?, View::of(to)?);
     let (from_values, to_values) = (from_view.weights()?, to_view.f32()?);
     let mut out = vec![0.0; to_values.len()];
