@@ -37,7 +37,7 @@ impl fmt::Display for Rejections {
         let mut reasons = [
             (self.length, "not a sentence of the right length"),
             (self.text, "not one printable line that survives the tokenizer"),
-            (self.merged, "merging with the chat template"),
+            (self.merged, "merging with what a surface puts around it"),
             (self.repeated, "beginning like another key"),
             (self.perplexity, "less likely than ordinary prompts"),
             (self.certain, "answered with too much certainty by the base model"),
@@ -263,6 +263,6 @@ mod tests {
         rejections.note(Reason::Certain);
         rejections.note(Reason::Certain);
         let text = rejections.to_string();
-        assert_eq!(text, "2 answered with too much certainty by the base model, 1 merging with the chat template");
+        assert_eq!(text, "2 answered with too much certainty by the base model, 1 merging with what a surface puts around it");
     }
 }
