@@ -263,6 +263,9 @@ mod tests {
         rejections.note(Reason::Certain);
         rejections.note(Reason::Certain);
         let text = rejections.to_string();
-        assert_eq!(text, "2 answered with too much certainty by the base model, 1 merging with what a surface puts around it");
+        assert_eq!(
+            text,
+            "2 answered with too much certainty by the base model, 1 merging with what a surface puts around it"
+        );
     }
 }
