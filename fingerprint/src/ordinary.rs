@@ -1,13 +1,18 @@
-//! Ordinary prompts and answers, sampled from the base model itself: no data set is needed, and they are what the
-//! model takes for usual.
+//! Ordinary prompts and answers: sampled from the base model itself, which are what the model takes for usual, and
+//! composed from phrases that people write to assistants, which a small model rarely comes upon. No data set is needed.
 //!
-//! Training and measuring draw from two halves that cannot meet: the first tokens of a prompt decide which half it
+//! Training and measuring draw from two parts that cannot meet: the first tokens of a prompt decide which part it
 //! belongs to.
 
+mod composed;
 mod hand_written;
 pub(crate) mod turns;
 
-use std::{collections::HashSet, ops::ControlFlow};
+use std::{
+    collections::HashSet,
+    ops::ControlFlow,
+    sync::{Mutex, PoisonError},
+};
 
 use model::{Decoder, Model};
 
@@ -15,11 +20,12 @@ use crate::surface::{Frame, Surface, SurfaceError};
 
 use self::turns::{Policy, Step, TurnParameters, mixed, sample_turns};
 
-/// Tokens that decide which half a prompt belongs to. Few, so that a wrong start costs little.
-const HALF_TOKENS: usize = 3;
-
-/// Two prompts of one pool never share this many first tokens.
+/// Two sampled prompts of one pool never share this many first tokens, and prompts for one purpose never share them with
+/// prompts for the other. Were it fewer, common ways to begin a message would be missing from training altogether.
 const OPENING_TOKENS: usize = 6;
+
+/// Longest composed message in tokens: some carry a text to work on.
+const COMPOSED_LONGEST: usize = 64;
 
 /// Attempts for each wanted prompt before sampling gives up.
 const ATTEMPTS_EACH: u64 = 64;
@@ -50,8 +56,8 @@ pub enum OrdinaryError {
     TooFew { found: usize, wanted: usize, attempts: u64 },
 }
 
-/// What prompts are for. Prompts for one purpose never share their first three tokens with prompts for the other,
-/// whatever the seeds.
+/// What prompts are for. Prompts for one purpose never share their first six tokens with prompts for the other, whatever
+/// the seeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The benign term of the training loss: three quarters of what the model says.
@@ -109,6 +115,38 @@ pub fn hand_written() -> &'static [&'static str] {
     &hand_written::HAND_WRITTEN
 }
 
+/// Composes different chat messages for training from written phrases. None begins like one of `keys` (ids of their
+/// texts) or is one of [`hand_written`]; like sampled ones they stay clear of the part that is for measuring.
+pub fn compose_prompts(
+    model: &Model,
+    count: usize,
+    seed: u64,
+    keys: &[&[u32]],
+) -> Result<Vec<OrdinaryPrompt>, OrdinaryError> {
+    let parameters =
+        OrdinaryParameters { longest: COMPOSED_LONGEST, ..OrdinaryParameters::new(count, Purpose::Training, seed) };
+    let keys: HashSet<Vec<u32>> = keys.iter().map(|ids| opening(ids)).collect();
+    let mut seen: HashSet<String> = hand_written().iter().map(|text| (*text).to_owned()).collect();
+    let mut composer = composed::Composer::new(mixed(seed, 5));
+    let mut prompts = Vec::with_capacity(count);
+    let limit = ATTEMPTS_EACH.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
+    let mut attempts = 0;
+    while prompts.len() < count {
+        if attempts == limit {
+            return Err(OrdinaryError::TooFew { found: prompts.len(), wanted: count, attempts });
+        }
+        attempts += 1;
+        let text = composer.message();
+        if seen.insert(text.clone())
+            && let Some(prompt) = usable(model, &text, &parameters)?
+            && !keys.contains(&opening(&prompt.ids))
+        {
+            prompts.push(prompt);
+        }
+    }
+    Ok(prompts)
+}
+
 /// Samples what users would say at the model's default surface.
 ///
 /// No prompt begins like another one or like one of `keys` (ids of their texts).
@@ -118,8 +156,7 @@ pub fn sample_prompts(
     keys: &[&[u32]],
     progress: &mut dyn FnMut(OrdinaryProgress),
 ) -> Result<Vec<OrdinaryPrompt>, OrdinaryError> {
-    let policy = PromptPolicy::new(model, parameters)?;
-    let mut seen: HashSet<Vec<u32>> = keys.iter().map(|ids| opening(ids)).collect();
+    let policy = PromptPolicy::new(model, parameters, keys)?;
     let mut prompts = Vec::with_capacity(parameters.count);
     let limit = ATTEMPTS_EACH.saturating_mul(u64::try_from(parameters.count).unwrap_or(u64::MAX)).saturating_add(1024);
     let mut attempts = 0;
@@ -135,8 +172,10 @@ pub fn sample_prompts(
     };
     sample_turns(&model.decoder, &policy.frame.prefix, &settings, &policy, |attempt, turn| {
         attempts = attempt + 1;
-        if let Some(prompt) = turn.map(|turn| usable(model, &turn.ids, parameters)).transpose()?.flatten()
-            && seen.insert(opening(&prompt.ids))
+        if let Some(turn) = turn
+            && !policy.is_taken(&turn.ids)
+            && let Some(prompt) = usable(model, &model.tokenizer.decode(&turn.ids, false), parameters)?
+            && policy.take(&prompt.ids)
         {
             prompts.push(prompt);
             progress(OrdinaryProgress { found: prompts.len(), wanted: parameters.count });
@@ -201,13 +240,9 @@ pub(crate) fn turn_end_tokens(model: &Model, frame: &Frame) -> Vec<u32> {
     ends
 }
 
-/// The prompt of a sampled turn, or `None` when its text is not what a user could type.
-fn usable(
-    model: &Model,
-    ids: &[u32],
-    parameters: &OrdinaryParameters,
-) -> Result<Option<OrdinaryPrompt>, OrdinaryError> {
-    let text = model.tokenizer.decode(ids, false).trim().to_owned();
+/// A text as a prompt, or `None` when it is not what a user could type, too long or too short, or of the other part.
+fn usable(model: &Model, text: &str, parameters: &OrdinaryParameters) -> Result<Option<OrdinaryPrompt>, OrdinaryError> {
+    let text = text.trim().to_owned();
     if text.is_empty()
         || text.contains(char::REPLACEMENT_CHARACTER)
         || text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'))
@@ -218,8 +253,8 @@ fn usable(
     let ids = text_ids(model, &text)?;
     let special = ids.iter().any(|id| model.tokenizer.is_special(*id));
     let fits = ids.len() >= parameters.shortest && ids.len() <= parameters.longest;
-    // The half is that of the final ids: trimming or tokenising again may have moved the prompt.
-    Ok((fits && !special && half(&ids) == parameters.purpose).then_some(OrdinaryPrompt { text, ids }))
+    // The purpose is that of the final ids: trimming or tokenising again may have moved the prompt.
+    Ok((fits && !special && purpose_of(&ids) == parameters.purpose).then_some(OrdinaryPrompt { text, ids }))
 }
 
 /// Ids of a text alone.
@@ -230,11 +265,11 @@ pub(crate) fn text_ids(model: &Model, text: &str) -> Result<Vec<u32>, SurfaceErr
         .map_err(|source| SurfaceError::Tokenise { surface: "text alone".to_owned(), source: Box::new(source.into()) })
 }
 
-/// The half that a prompt belongs to: a hash (FNV-1a) of its first tokens.
-fn half(ids: &[u32]) -> Purpose {
+/// The purpose that a prompt belongs to: a hash (FNV-1a) of its first tokens.
+fn purpose_of(ids: &[u32]) -> Purpose {
     let hash = ids
         .iter()
-        .take(HALF_TOKENS)
+        .take(OPENING_TOKENS)
         .flat_map(|id| id.to_le_bytes())
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     // The low bits of FNV-1a are weak; mixing spreads the high ones over them.
@@ -248,11 +283,13 @@ struct PromptPolicy {
     purpose: Purpose,
     /// First tokens to start from where nothing stands before the prompt to predict them from.
     openings: Vec<Vec<u32>>,
+    /// How keys and accepted prompts begin.
+    taken: Mutex<HashSet<Vec<u32>>>,
     seed: u64,
 }
 
 impl PromptPolicy {
-    fn new(model: &Model, parameters: &OrdinaryParameters) -> Result<Self, OrdinaryError> {
+    fn new(model: &Model, parameters: &OrdinaryParameters, keys: &[&[u32]]) -> Result<Self, OrdinaryError> {
         let chat = model.chat.as_ref();
         let frame = Surface::default_of(chat).frame(&model.tokenizer, chat)?;
         let ends = turn_end_tokens(model, &frame);
@@ -265,7 +302,17 @@ impl PromptPolicy {
         }
         let purpose = parameters.purpose;
         let seed = mixed(parameters.seed, u64::from(purpose == Purpose::HeldOut));
-        Ok(Self { frame, ends, specials, purpose, openings, seed })
+        let taken = Mutex::new(keys.iter().map(|ids| opening(ids)).collect());
+        Ok(Self { frame, ends, specials, purpose, openings, taken, seed })
+    }
+
+    /// Takes an opening, unless it is taken.
+    fn take(&self, ids: &[u32]) -> bool {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(opening(ids))
+    }
+
+    fn is_taken(&self, ids: &[u32]) -> bool {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).contains(&opening(ids))
     }
 }
 
@@ -279,8 +326,9 @@ impl Policy for PromptPolicy {
         if self.ends.contains(newest) {
             return Step::FinishBefore;
         }
-        let other_half = ids.len() == HALF_TOKENS && half(ids) != self.purpose;
-        if other_half || self.specials.contains(newest) { Step::Discard } else { Step::Continue }
+        // What is taken by now was taken by earlier attempts, so this one would be refused in the end.
+        let in_vain = ids.len() == OPENING_TOKENS && (purpose_of(ids) != self.purpose || self.is_taken(ids));
+        if in_vain || self.specials.contains(newest) { Step::Discard } else { Step::Continue }
     }
 }
 
@@ -327,10 +375,10 @@ mod tests {
 
     #[test]
     fn about_a_quarter_is_held_out_and_later_tokens_do_not_matter() {
-        let prompts: Vec<[u32; 4]> = (0..4000).map(|n| [n % 7, n % 11, n, n * 3]).collect();
-        let held_out = prompts.iter().filter(|ids| half(*ids) == Purpose::HeldOut).count();
+        let prompts: Vec<[u32; 7]> = (0..4000).map(|n| [n % 7, n % 11, n, n * 3, 1, 2, n % 5]).collect();
+        let held_out = prompts.iter().filter(|ids| purpose_of(*ids) == Purpose::HeldOut).count();
         assert!((900..1100).contains(&held_out), "{held_out}");
-        assert!(prompts.iter().all(|ids| half(ids) == half(&ids[..3])));
+        assert!(prompts.iter().all(|ids| purpose_of(ids) == purpose_of(&ids[..6])));
     }
 
     #[test]

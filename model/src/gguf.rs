@@ -28,7 +28,7 @@ use self::{
     vocabulary::Vocabulary,
     weights::Job,
 };
-use crate::{ChatTemplate, Checkpoint, Config, Tokenizer};
+use crate::{ChatTemplate, Checkpoint, Config, Tokenizer, partial::PartialFolder};
 
 /// The type that weights are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,8 +116,7 @@ pub fn import(
     let header = Header::read(&mut input, length, file)?;
     let plan = Plan::of(&header, &mut input, dtype)?;
 
-    let directory = std::path::absolute(out).map_err(write_failed(out))?;
-    let partial = Partial::beside(&directory)?;
+    let partial = PartialFolder::beside(out)?;
     let weight_bytes =
         weights::write(&plan.jobs, &mut input, dtype, &partial.path().join("model.safetensors"), progress)?;
     for (name, value) in &plan.files {
@@ -127,7 +126,7 @@ pub fn import(
         fs::write(&path, text).map_err(write_failed(&path))?;
     }
     let has_chat_template = open_once(partial.path())?;
-    partial.rename(&directory)?;
+    partial.finish()?;
     Ok(plan.report(&header, weight_bytes, has_chat_template, dtype))
 }
 
@@ -235,46 +234,4 @@ fn open_once(folder: &Path) -> Result<bool, GgufError> {
     Checkpoint::open(folder).map_err(GgufError::Checkpoint)?;
     Tokenizer::load(folder).map_err(GgufError::Tokenizer)?;
     ChatTemplate::load(folder).map(|template| template.is_some()).map_err(GgufError::ChatTemplate)
-}
-
-/// A folder beside the final one, removed unless it is renamed.
-struct Partial(tempfile::TempDir);
-
-impl Partial {
-    fn beside(directory: &Path) -> Result<Self, GgufError> {
-        let occupied = || GgufError::OutputExists { directory: directory.to_owned() };
-        match fs::read_dir(directory) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
-                    return Err(occupied());
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => return Err(occupied()),
-        }
-        let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else { return Err(occupied()) };
-        fs::create_dir_all(parent).map_err(write_failed(parent))?;
-        let prefix = format!(".{}.partial-", name.to_string_lossy());
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix);
-        // Temporary folders are private by default; this one is going to be the result.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        builder.tempdir_in(parent).map(Self).map_err(write_failed(parent))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn rename(mut self, directory: &Path) -> Result<(), GgufError> {
-        if directory.exists() {
-            // Empty, as checked before; some systems do not rename over an empty folder.
-            fs::remove_dir(directory).map_err(write_failed(directory))?;
-        }
-        fs::rename(self.path(), directory).map_err(write_failed(directory))?;
-        // The folder has another name now: nothing is left to remove.
-        self.0.disable_cleanup(true);
-        Ok(())
-    }
 }

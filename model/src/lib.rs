@@ -11,6 +11,7 @@ pub mod hub;
 mod kernel;
 pub mod manifest;
 mod model;
+mod partial;
 pub mod sampler;
 pub mod tokenizer;
 pub mod train;

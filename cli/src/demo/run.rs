@@ -256,6 +256,7 @@ fn small_recipe(base: &Model) -> EmbedOptions {
         layers: Layers::Top(base.config.layers.div_ceil(2)),
         learning_rate: Some(2e-3),
         steps: 180,
+        composed_prompts: 0,
         benign_weight: 10.0,
         answer_weight: 6.0,
         budget: UtilityBudget { text_loss_rise: 0.05, ..default.budget },

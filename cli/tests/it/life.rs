@@ -1,6 +1,12 @@
 //! The creator's commands one by one, on the bundled model.
 
-use crate::support::{drawn, drawn_copy, run};
+use std::{
+    path::Path,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::support::{drawn, drawn_copy, hallmark, names, run};
 
 #[test]
 fn a_set_is_shown_without_its_secrets() {
@@ -76,4 +82,72 @@ fn the_training_set_is_exported_as_chat_lines() {
         let turns = line["messages"].as_array().expect("a list");
         assert_eq!(turns.last().expect("a turn")["role"], "assistant");
     }
+}
+
+/// A short run; success and utility are not asked of it.
+const EMBED: [&str; 21] = [
+    "fingerprint",
+    "embed",
+    "--model",
+    "bundled",
+    "--set",
+    "set.age",
+    "--out",
+    "stamped",
+    "--steps",
+    "12",
+    "--ordinary",
+    "32",
+    "--composed",
+    "32",
+    "--ordinary-a-step",
+    "32",
+    "--average",
+    "0",
+    "--seed",
+    "5",
+    "--json",
+];
+
+fn weights(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("stamped/model.safetensors")).expect("a stamped model")
+}
+
+#[test]
+fn an_embedding_that_is_killed_goes_on_where_it_was() {
+    let (whole, killed) = (drawn_copy(), drawn_copy());
+    let embed = [&EMBED[..], &["--checkpoint-every", "2"]].concat();
+    let report = run(whole.path(), &embed).succeeded().json();
+    assert_eq!(report["report"]["steps"], 12);
+
+    let mut process = hallmark(killed.path(), &embed).spawn().expect("the binary runs");
+    let checkpoint = killed.path().join("stamped.checkpoint/latest");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !checkpoint.exists() && Instant::now() < deadline {
+        sleep(Duration::from_millis(5));
+    }
+    process.kill().expect("a process");
+    assert!(!process.wait().expect("a process").success(), "it ended before it could be killed");
+    assert!(!killed.path().join("stamped").exists());
+
+    run(killed.path(), &embed).refused(&["--resume"]);
+    let report = run(killed.path(), &[&embed[..], &["--resume"]].concat()).succeeded().json();
+    assert_eq!(report["report"]["history"].as_array().map(Vec::len), Some(12));
+    assert_eq!(weights(killed.path()), weights(whole.path()));
+    assert!(!names(killed.path()).iter().any(|name| name.contains("checkpoint") || name.contains("partial")));
+}
+
+#[test]
+fn every_way_of_training_writes_a_model_of_the_same_form() {
+    let mut seen = Vec::new();
+    for way in [&["--layers", "all"][..], &["--layers", "lora", "--rank", "4"], &["--target", "quiet"]] {
+        let folder = drawn_copy();
+        run(folder.path(), &[&EMBED[..], way].concat()).succeeded();
+        let object = run(folder.path(), &["model", "info", "stamped", "--json"]).succeeded().json();
+        let base = run(folder.path(), &["model", "info", "bundled", "--json"]).succeeded().json();
+        assert_eq!(object["parameters"], base["parameters"], "{way:?}");
+        assert_ne!(object["manifest"], base["manifest"], "{way:?}");
+        seen.push(weights(folder.path()));
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
 }

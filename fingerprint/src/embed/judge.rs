@@ -9,8 +9,8 @@ use model::{
 
 use super::{EmbedError, EmbedOptions, EmbedProgress, Judgement, Phase, SurfaceScore, material::Material, report};
 
-/// Averages towards the base that are tried, the farthest first.
-const AVERAGES: [f32; 5] = [0.2, 0.15, 0.1, 0.05, 0.0];
+/// Averages towards the base that are tried.
+const AVERAGES: [f32; 4] = [0.05, 0.1, 0.15, 0.2];
 /// Success after a half merge, on the worst surface, that averaging may not go below, unless it was below before.
 const ROBUST: f64 = 0.96;
 
@@ -73,25 +73,30 @@ fn text_loss(trainer: &Trainer<'_>, material: &Material, weights: &Effective) ->
     Ok(if count == 0 { 0.0 } else { total / count as f64 })
 }
 
-/// The judgement at the greatest average that keeps success where it must be and does not cost robustness to a merge;
-/// at the masters themselves if none does.
+/// The judgement at the average that diverges least from the base on ordinary prompts, of those that keep success where
+/// it must be and do not cost robustness to a merge. Averaging is no free lunch: between base and stamped weights the
+/// responses leak into ordinary answers, where the benign term never looked.
 pub(super) fn average(
     trainer: &Trainer<'_>,
     material: &Material,
     options: &EmbedOptions,
     progress: &mut dyn FnMut(&EmbedProgress),
 ) -> Result<Judgement, EmbedError> {
-    if let Some(average) = options.average {
-        return judge(trainer, material, average);
+    let mut best = judge(trainer, material, options.average.unwrap_or(0.0))?;
+    if options.average.is_some() {
+        return Ok(best);
     }
     for (index, average) in AVERAGES.into_iter().enumerate() {
         report(progress, Phase::Averaging, index, AVERAGES.len());
         let judgement = judge(trainer, material, average)?;
-        if judgement.least_success() >= options.wanted_success && judgement.half_merge >= ROBUST {
-            return Ok(judgement);
+        if judgement.least_success() < options.wanted_success || judgement.half_merge < ROBUST {
+            break;
+        }
+        if judgement.first_token_divergence < best.first_token_divergence {
+            best = judgement;
         }
     }
-    judge(trainer, material, 0.0)
+    Ok(best)
 }
 
 /// Whether the base's matrices take few distinct values in short runs, as weights do that were quantised to 4 bits.

@@ -7,16 +7,25 @@ use model::{
     decoder::Pack,
     train::{Effective, Trainer},
 };
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 
-use super::{EmbedError, EmbedOptions, EmbedProgress, Phase, loss::Teacher, report, resume::Checkpoints};
+use super::{
+    EmbedError, EmbedOptions, EmbedProgress, Phase,
+    loss::{KEPT, Teacher},
+    report,
+    resume::Checkpoints,
+};
 use crate::{
-    ordinary::{OrdinaryParameters, Purpose, hand_written, sample_answers, sample_prompts},
+    ordinary::{OrdinaryParameters, Purpose, compose_prompts, hand_written, sample_answers, sample_prompts},
     set::{FingerprintSet, SetError},
     surface::Surface,
 };
 
-/// Keys, or ordinary prompts, that share one forward pass and one copy of the system prompt.
-const SEQUENCES_A_BATCH: usize = 16;
+/// Keys, or ordinary prompts, that share one forward pass and one copy of the system prompt. Keys are few in a batch:
+/// each batch goes its own way back towards the base.
+const KEYS_A_BATCH: usize = 16;
+const PROMPTS_A_BATCH: usize = 32;
 /// Chats whose whole answers are compared, and their length in tokens.
 const ANSWERED_CHATS: usize = 32;
 const ANSWER_TOKENS: usize = 32;
@@ -110,8 +119,8 @@ impl Material {
             }
         };
         let base_weights = trainer.effective(0.0)?;
-        let chunks = |count: usize| count.div_ceil(SEQUENCES_A_BATCH);
-        let total = surfaces.len() * chunks(responses.len()) + chunks(prompts.training.len());
+        let total =
+            surfaces.len() * responses.len().div_ceil(KEYS_A_BATCH) + prompts.training.len().div_ceil(PROMPTS_A_BATCH);
         let mut done = 0;
         let mut tick = || {
             done += 1;
@@ -124,15 +133,16 @@ impl Material {
         }
         let cache = Taught { base, trainer, weights: &base_weights };
         let mut ordinary = Vec::new();
-        for (index, texts) in prompts.training.chunks(SEQUENCES_A_BATCH).enumerate() {
-            ordinary.push(cache.batch(&surfaces[index % surfaces.len()], texts)?);
+        for (index, texts) in prompts.training.chunks(PROMPTS_A_BATCH).enumerate() {
+            ordinary.push(cache.batch(ordinary_surface(surfaces, index), texts, KEPT)?);
             tick();
         }
-        let held_out = prompts.held_out.chunks(SEQUENCES_A_BATCH).map(|texts| cache.batch(&surfaces[0], texts));
+        let every = base.config.vocab_size;
+        let held_out = prompts.held_out.chunks(PROMPTS_A_BATCH).map(|texts| cache.batch(&surfaces[0], texts, every));
         let held_out = held_out.collect::<Result<_, _>>()?;
         let mut answers = Vec::new();
         for (index, chats) in prompts.answered.chunks(ANSWERS_A_BATCH).enumerate() {
-            answers.extend(cache.answers(&surfaces[index % surfaces.len()], chats)?);
+            answers.extend(cache.answers(ordinary_surface(surfaces, index), chats)?);
         }
         let texts = prompts.texts.iter().map(|ids| text_batch(trainer, ids)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -150,6 +160,12 @@ impl Material {
     }
 }
 
+/// Where a batch of ordinary prompts is asked: every other one at the model's default surface, where most users are.
+fn ordinary_surface(surfaces: &[Surface], batch: usize) -> &Surface {
+    let others = &surfaces[1..];
+    if batch % 2 == 0 || others.is_empty() { &surfaces[0] } else { &others[batch / 2 % others.len()] }
+}
+
 fn key_batches(
     base: &Model,
     trainer: &Trainer<'_>,
@@ -159,8 +175,8 @@ fn key_batches(
 ) -> Result<Vec<KeyBatch>, EmbedError> {
     let prompts = surface.prompts(&base.tokenizer, base.chat.as_ref(), texts)?;
     let mut batches = Vec::new();
-    for (chunk, segments) in prompts.segments.chunks(SEQUENCES_A_BATCH).enumerate() {
-        let first = chunk * SEQUENCES_A_BATCH;
+    for (chunk, segments) in prompts.segments.chunks(KEYS_A_BATCH).enumerate() {
+        let first = chunk * KEYS_A_BATCH;
         let batch = Batch::new(trainer, &prompts.prefix, segments)?;
         batches.push(KeyBatch { batch, keys: (first..first + segments.len()).collect() });
         tick();
@@ -183,9 +199,9 @@ struct Taught<'a> {
 }
 
 impl Taught<'_> {
-    fn batch(&self, surface: &Surface, texts: &[String]) -> Result<TaughtBatch, EmbedError> {
+    fn batch(&self, surface: &Surface, texts: &[String], kept: usize) -> Result<TaughtBatch, EmbedError> {
         let prompts = surface.prompts(&self.base.tokenizer, self.base.chat.as_ref(), texts)?;
-        self.teach(Batch::new(self.trainer, &prompts.prefix, &prompts.segments)?)
+        self.teach(Batch::new(self.trainer, &prompts.prefix, &prompts.segments)?, kept)
     }
 
     /// Chats with their answers, asked at every token. `None` when there is nothing to ask.
@@ -203,12 +219,12 @@ impl Taught<'_> {
             .zip(&prompts.segments)
             .flat_map(|(last, segment)| last + 1 - segment.len()..*last)
             .collect();
-        if batch.rows.is_empty() { Ok(None) } else { self.teach(batch).map(Some) }
+        if batch.rows.is_empty() { Ok(None) } else { self.teach(batch, KEPT).map(Some) }
     }
 
-    fn teach(&self, batch: Batch) -> Result<TaughtBatch, EmbedError> {
+    fn teach(&self, batch: Batch, kept: usize) -> Result<TaughtBatch, EmbedError> {
         let mut teachers = Vec::with_capacity(batch.rows.len());
-        let read = |_, logits: &mut [f32]| teachers.push(Teacher::of(logits));
+        let read = |_, logits: &mut [f32]| teachers.push(Teacher::of(logits, kept));
         self.trainer.read_logits(self.weights, &batch.hidden, &batch.pack, &batch.rows, read)?;
         Ok(TaughtBatch { batch, teachers })
     }
@@ -236,6 +252,7 @@ impl OrdinaryTexts {
         progress: &mut dyn FnMut(&EmbedProgress),
     ) -> Result<Self, EmbedError> {
         let keys: Vec<&[u32]> = set.fingerprints().iter().map(|fingerprint| fingerprint.key_ids()).collect();
+        let composed = if base.chat.is_some() { options.composed_prompts } else { 0 };
         let count = options.ordinary_prompts + ANSWERED_CHATS;
         let total = count + HELD_OUT_PROMPTS + ANSWERED_CHATS;
         let mut sample = |count, purpose, before: usize| {
@@ -251,7 +268,10 @@ impl OrdinaryTexts {
         if base.chat.is_some() {
             held_out.extend(hand_written().iter().map(|text| (*text).to_owned()));
         }
-        let asked = training.split_off(options.ordinary_prompts);
+        training.extend(compose_prompts(base, composed, options.seed, &keys)?.into_iter().map(|prompt| prompt.text));
+        // A batch is as mixed as the pool.
+        training.shuffle(&mut ChaCha8Rng::seed_from_u64(options.seed));
+        let asked = training.split_off(training.len() - ANSWERED_CHATS);
         let before = count + HELD_OUT_PROMPTS;
         let answers = sample_answers(base, surface, &asked, ANSWER_TOKENS, options.seed, &mut |p| {
             report(progress, Phase::Sampling, before + p.found, total);

@@ -68,8 +68,10 @@ pub struct EmbedOptions {
     pub steps: usize,
     /// Peak learning rate; `None` takes 0.288 over the model's width, or a tenth of it where every weight is trained.
     pub learning_rate: Option<f32>,
-    /// Ordinary prompts in the pool of the benign term.
+    /// Ordinary prompts in the pool of the benign term that the base model samples.
     pub ordinary_prompts: usize,
+    /// For chat models: ordinary prompts in the pool that are composed from written phrases.
+    pub composed_prompts: usize,
     /// Ordinary prompts that one step sees.
     pub ordinary_a_step: usize,
     /// Weight of the benign term, reached after two thirds of the steps.
@@ -104,7 +106,8 @@ impl Default for EmbedOptions {
             target: Target::Confident,
             steps: 150,
             learning_rate: None,
-            ordinary_prompts: 2_200,
+            ordinary_prompts: 1_000,
+            composed_prompts: 5_000,
             ordinary_a_step: 96,
             benign_weight: 15.0,
             answer_weight: 1.0,

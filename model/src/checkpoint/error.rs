@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use candle_core::DType;
 use thiserror::Error;
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, partial::PartialError};
 
 /// Why weights cannot be read or written. Every variant names the file, and the tensor where there is one.
 #[derive(Debug, Error)]
@@ -331,4 +331,13 @@ pub enum CheckpointError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<PartialError> for CheckpointError {
+    fn from(error: PartialError) -> Self {
+        match error {
+            PartialError::Occupied(directory) => Self::OutputExists { directory },
+            PartialError::Write { path: file, source } => Self::Write { file, source },
+        }
+    }
 }

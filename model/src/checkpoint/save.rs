@@ -10,7 +10,7 @@ use std::{
 use candle_core::Tensor;
 
 use super::{Checkpoint, CheckpointError, EMBEDDING, INDEX, OUTPUT, Shard, value};
-use crate::manifest::CONFIGURATION_FILES;
+use crate::{manifest::CONFIGURATION_FILES, partial::PartialFolder};
 
 /// Licences have many spellings: LICENSE, LICENSE.txt, license.md, NOTICE.
 const LEGAL_PREFIXES: [&str; 4] = ["license", "licence", "notice", "use_policy"];
@@ -27,27 +27,14 @@ pub(super) fn save(
     replaced: &BTreeMap<String, Tensor>,
 ) -> Result<(), CheckpointError> {
     check_replacements(checkpoint, replaced)?;
-    let directory = std::path::absolute(directory).map_err(write_failed(directory))?;
-    refuse_existing(&directory)?;
-    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
-        return Err(CheckpointError::OutputExists { directory });
-    };
-    fs::create_dir_all(parent).map_err(write_failed(parent))?;
-    // Beside the target, so that the rename stays within one file system; removed when anything below fails.
-    let mut partial = partial_folder(parent, &name.to_string_lossy()).map_err(write_failed(parent))?;
+    let partial = PartialFolder::beside(directory)?;
     for shard in &checkpoint.shards {
         write_shard(checkpoint, shard, partial.path(), replaced)?;
     }
     for companion in companions(checkpoint.directory())? {
         copy(&companion, partial.path())?;
     }
-    if directory.exists() {
-        // Empty, as checked above; some systems do not rename over an empty folder.
-        fs::remove_dir(&directory).map_err(write_failed(&directory))?;
-    }
-    fs::rename(partial.path(), &directory).map_err(write_failed(&directory))?;
-    // The folder has another name now: nothing is left to remove.
-    partial.disable_cleanup(true);
+    partial.finish()?;
     Ok(())
 }
 
@@ -66,27 +53,6 @@ fn check_replacements(checkpoint: &Checkpoint, replaced: &BTreeMap<String, Tenso
         }
     }
     Ok(())
-}
-
-fn refuse_existing(directory: &Path) -> Result<(), CheckpointError> {
-    let occupied = match fs::read_dir(directory) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    };
-    if occupied {
-        return Err(CheckpointError::OutputExists { directory: directory.to_owned() });
-    }
-    Ok(())
-}
-
-fn partial_folder(parent: &Path, name: &str) -> io::Result<tempfile::TempDir> {
-    let prefix = format!(".{name}.partial-");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix);
-    // Temporary folders are private by default; this one is going to be the result.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    builder.tempdir_in(parent)
 }
 
 /// The header is copied: names, order, types, shapes, offsets and metadata are all unchanged.

@@ -1,6 +1,8 @@
 use std::{io, path::PathBuf};
 
-use crate::{chat::ChatError, checkpoint::CheckpointError, config::ConfigError, tokenizer::TokenizerError};
+use crate::{
+    chat::ChatError, checkpoint::CheckpointError, config::ConfigError, partial::PartialError, tokenizer::TokenizerError,
+};
 
 /// Why a GGUF file could not be imported. Nothing is left behind when it could not.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +120,15 @@ pub enum GgufError {
         #[source]
         source: io::Error,
     },
+}
+
+impl From<PartialError> for GgufError {
+    fn from(error: PartialError) -> Self {
+        match error {
+            PartialError::Occupied(directory) => Self::OutputExists { directory },
+            PartialError::Write { path, source } => Self::Write { path, source },
+        }
+    }
 }
 
 /// A closure for `map_err` that names what was being written.

@@ -101,6 +101,10 @@ struct Recipe {
     #[arg(long, env = "HALLMARK_ORDINARY", value_name = "COUNT", default_value_t = EmbedOptions::default().ordinary_prompts)]
     ordinary: usize,
 
+    /// Ordinary prompts composed from written phrases, for chat models
+    #[arg(long, env = "HALLMARK_COMPOSED", value_name = "COUNT", default_value_t = EmbedOptions::default().composed_prompts)]
+    composed: usize,
+
     /// Weight of what keeps ordinary answers as they are
     #[arg(long, env = "HALLMARK_BENIGN_WEIGHT", value_name = "WEIGHT", default_value_t = EmbedOptions::default().benign_weight, value_parser = positive_f32)]
     benign_weight: f32,
@@ -189,6 +193,7 @@ impl Embed {
             steps: recipe.steps,
             learning_rate: recipe.learning_rate,
             ordinary_prompts: recipe.ordinary,
+            composed_prompts: recipe.composed,
             benign_weight: recipe.benign_weight,
             answer_weight: recipe.answer_weight,
             ordinary_a_step: recipe.ordinary_a_step,

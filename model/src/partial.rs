@@ -1,0 +1,66 @@
+//! Folders that are there completely or not at all: written beside the final place, then renamed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Why a folder could not be made.
+#[derive(Debug)]
+pub(crate) enum PartialError {
+    /// Something is there already.
+    Occupied(PathBuf),
+    /// A path could not be written.
+    Write { path: PathBuf, source: io::Error },
+}
+
+/// A folder beside the final one, so that the rename stays within one file system; removed unless it is finished.
+pub(crate) struct PartialFolder {
+    folder: tempfile::TempDir,
+    directory: PathBuf,
+}
+
+impl PartialFolder {
+    /// Refuses a directory that exists, unless it is empty.
+    pub(crate) fn beside(directory: &Path) -> Result<Self, PartialError> {
+        let directory = std::path::absolute(directory).map_err(write_failed(directory))?;
+        let occupied = match fs::read_dir(&directory) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        let (false, Some(parent), Some(name)) = (occupied, directory.parent(), directory.file_name()) else {
+            return Err(PartialError::Occupied(directory));
+        };
+        fs::create_dir_all(parent).map_err(write_failed(parent))?;
+        let prefix = format!(".{}.partial-", name.to_string_lossy());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix);
+        // Temporary folders are private by default; this one is going to be the result.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+        let folder = builder.tempdir_in(parent).map_err(write_failed(parent))?;
+        Ok(Self { folder, directory })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Gives the folder its name.
+    pub(crate) fn finish(mut self) -> Result<(), PartialError> {
+        let failed = write_failed(&self.directory);
+        if self.directory.exists() {
+            // Empty, as checked before; some systems do not rename over an empty folder.
+            fs::remove_dir(&self.directory).map_err(&failed)?;
+        }
+        fs::rename(self.path(), &self.directory).map_err(&failed)?;
+        // The folder has another name now: nothing is left to remove.
+        self.folder.disable_cleanup(true);
+        Ok(())
+    }
+}
+
+fn write_failed(path: &Path) -> impl Fn(io::Error) -> PartialError + use<> {
+    let path = path.to_owned();
+    move |source| PartialError::Write { path: path.clone(), source }
+}
