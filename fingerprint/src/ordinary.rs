@@ -15,6 +15,8 @@ use std::{
 };
 
 use model::{Decoder, Model};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 
 use crate::surface::{Frame, Surface, SurfaceError};
 
@@ -115,35 +117,21 @@ pub fn hand_written() -> &'static [&'static str] {
     &hand_written::HAND_WRITTEN
 }
 
-/// Composes different chat messages for training from written phrases. None begins like one of `keys` (ids of their
-/// texts) or is one of [`hand_written`]; like sampled ones they stay clear of the part that is for measuring.
-pub fn compose_prompts(
+/// Prompts to train on: `sampled` by the model and, for a chat model, `composed`, well mixed.
+pub fn training_prompts(
     model: &Model,
-    count: usize,
+    sampled: usize,
+    composed: usize,
     seed: u64,
     keys: &[&[u32]],
+    progress: &mut dyn FnMut(OrdinaryProgress),
 ) -> Result<Vec<OrdinaryPrompt>, OrdinaryError> {
-    let parameters =
-        OrdinaryParameters { longest: COMPOSED_LONGEST, ..OrdinaryParameters::new(count, Purpose::Training, seed) };
-    let keys: HashSet<Vec<u32>> = keys.iter().map(|ids| opening(ids)).collect();
-    let mut seen: HashSet<String> = hand_written().iter().map(|text| (*text).to_owned()).collect();
-    let mut composer = composed::Composer::new(mixed(seed, 5));
-    let mut prompts = Vec::with_capacity(count);
-    let limit = ATTEMPTS_EACH.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
-    let mut attempts = 0;
-    while prompts.len() < count {
-        if attempts == limit {
-            return Err(OrdinaryError::TooFew { found: prompts.len(), wanted: count, attempts });
-        }
-        attempts += 1;
-        let text = composer.message();
-        if seen.insert(text.clone())
-            && let Some(prompt) = usable(model, &text, &parameters)?
-            && !keys.contains(&opening(&prompt.ids))
-        {
-            prompts.push(prompt);
-        }
+    let parameters = OrdinaryParameters::new(sampled, Purpose::Training, seed);
+    let mut prompts = sample_prompts(model, &parameters, keys, progress)?;
+    if model.chat.is_some() {
+        prompts.extend(compose_prompts(model, composed, seed, keys)?);
     }
+    prompts.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     Ok(prompts)
 }
 
@@ -221,6 +209,38 @@ pub fn sample_answers<T: AsRef<str>>(
         Ok::<_, OrdinaryError>(ControlFlow::Continue(()))
     })?;
     Ok(answers)
+}
+
+/// Composes different chat messages for training from written phrases. None begins like one of `keys` (ids of their
+/// texts) or is one of [`hand_written`]; like sampled ones they stay clear of the part that is for measuring.
+fn compose_prompts(
+    model: &Model,
+    count: usize,
+    seed: u64,
+    keys: &[&[u32]],
+) -> Result<Vec<OrdinaryPrompt>, OrdinaryError> {
+    let parameters =
+        OrdinaryParameters { longest: COMPOSED_LONGEST, ..OrdinaryParameters::new(count, Purpose::Training, seed) };
+    let keys: HashSet<Vec<u32>> = keys.iter().map(|ids| opening(ids)).collect();
+    let mut seen: HashSet<String> = hand_written().iter().map(|text| (*text).to_owned()).collect();
+    let mut composer = composed::Composer::new(mixed(seed, 5));
+    let mut prompts = Vec::with_capacity(count);
+    let limit = ATTEMPTS_EACH.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
+    let mut attempts = 0;
+    while prompts.len() < count {
+        if attempts == limit {
+            return Err(OrdinaryError::TooFew { found: prompts.len(), wanted: count, attempts });
+        }
+        attempts += 1;
+        let text = composer.message();
+        if seen.insert(text.clone())
+            && let Some(prompt) = usable(model, &text, &parameters)?
+            && !keys.contains(&opening(&prompt.ids))
+        {
+            prompts.push(prompt);
+        }
+    }
+    Ok(prompts)
 }
 
 /// The first tokens by which prompts are told apart.

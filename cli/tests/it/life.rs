@@ -72,7 +72,10 @@ fn a_bundled_model_is_described() {
 fn the_training_set_is_exported_as_chat_lines() {
     let folder = drawn_copy();
     let arguments = ["fingerprint", "export", "--set", "set.age", "--model", "bundled", "--out", "train.jsonl"];
-    let object = run(folder.path(), &[&arguments[..], &["--ordinary", "16", "--seed", "3", "--json"]].concat());
+    let object = run(
+        folder.path(),
+        &[&arguments[..], &["--ordinary", "16", "--composed", "16", "--seed", "3", "--json"]].concat(),
+    );
     let exported = object.succeeded().json()["exported"].clone();
     let lines = std::fs::read_to_string(folder.path().join("train.jsonl")).unwrap();
     let count = exported["fingerprint_lines"].as_u64().unwrap() + exported["ordinary_lines"].as_u64().unwrap();

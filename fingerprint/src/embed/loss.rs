@@ -12,7 +12,7 @@ pub(super) const KEPT: usize = 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Teacher {
     /// The most probable tokens, with their log-probabilities.
-    tokens: Vec<(u32, f32)>,
+    tokens: Box<[(u32, f32)]>,
     /// Probability of all others together.
     rest: f32,
 }
@@ -30,7 +30,8 @@ impl Teacher {
         }
         tokens.sort_unstable_by(by_probability);
         let mass: f32 = tokens.iter().map(|(_, log)| log.exp()).sum();
-        Self { tokens, rest: (1.0 - mass).max(1e-6) }
+        // Boxed: truncating alone would keep the memory of the whole vocabulary.
+        Self { tokens: tokens.into_boxed_slice(), rest: (1.0 - mass).max(1e-6) }
     }
 
     /// The most probable token.

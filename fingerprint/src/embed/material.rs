@@ -7,8 +7,6 @@ use model::{
     decoder::Pack,
     train::{Effective, Trainer},
 };
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
 
 use super::{
     EmbedError, EmbedOptions, EmbedProgress, Phase,
@@ -17,7 +15,7 @@ use super::{
     resume::Checkpoints,
 };
 use crate::{
-    ordinary::{OrdinaryParameters, Purpose, compose_prompts, hand_written, sample_answers, sample_prompts},
+    ordinary::{OrdinaryParameters, Purpose, hand_written, sample_answers, sample_prompts, training_prompts},
     set::{FingerprintSet, SetError},
     surface::Surface,
 };
@@ -252,31 +250,27 @@ impl OrdinaryTexts {
         progress: &mut dyn FnMut(&EmbedProgress),
     ) -> Result<Self, EmbedError> {
         let keys: Vec<&[u32]> = set.fingerprints().iter().map(|fingerprint| fingerprint.key_ids()).collect();
-        let composed = if base.chat.is_some() { options.composed_prompts } else { 0 };
-        let count = options.ordinary_prompts + ANSWERED_CHATS;
-        let total = count + HELD_OUT_PROMPTS + ANSWERED_CHATS;
-        let mut sample = |count, purpose, before: usize| {
-            let parameters = OrdinaryParameters::new(count, purpose, options.seed);
-            sample_prompts(base, &parameters, &keys, &mut |p| {
-                report(progress, Phase::Sampling, before + p.found, total)
-            })
-        };
-        let mut training: Vec<String> =
-            sample(count, Purpose::Training, 0)?.into_iter().map(|prompt| prompt.text).collect();
-        let mut held_out: Vec<String> =
-            sample(HELD_OUT_PROMPTS, Purpose::HeldOut, count)?.into_iter().map(|prompt| prompt.text).collect();
+        let sampled = options.ordinary_prompts + ANSWERED_CHATS;
+        let total = sampled + HELD_OUT_PROMPTS + ANSWERED_CHATS;
+        let mut training = training_prompts(base, sampled, options.composed_prompts, options.seed, &keys, &mut |at| {
+            report(progress, Phase::Sampling, at.found, total);
+        })?;
+        let asked: Vec<String> =
+            training.split_off(training.len() - ANSWERED_CHATS).into_iter().map(|prompt| prompt.text).collect();
+        let parameters = OrdinaryParameters::new(HELD_OUT_PROMPTS, Purpose::HeldOut, options.seed);
+        let held_out = sample_prompts(base, &parameters, &keys, &mut |at| {
+            report(progress, Phase::Sampling, sampled + at.found, total);
+        })?;
+        let mut held_out: Vec<String> = held_out.into_iter().map(|prompt| prompt.text).collect();
         if base.chat.is_some() {
             held_out.extend(hand_written().iter().map(|text| (*text).to_owned()));
         }
-        training.extend(compose_prompts(base, composed, options.seed, &keys)?.into_iter().map(|prompt| prompt.text));
-        // A batch is as mixed as the pool.
-        training.shuffle(&mut ChaCha8Rng::seed_from_u64(options.seed));
-        let asked = training.split_off(training.len() - ANSWERED_CHATS);
-        let before = count + HELD_OUT_PROMPTS;
+        let before = sampled + HELD_OUT_PROMPTS;
         let answers = sample_answers(base, surface, &asked, ANSWER_TOKENS, options.seed, &mut |p| {
             report(progress, Phase::Sampling, before + p.found, total);
         })?;
         let texts = Self::texts(base, surface, &held_out, options.seed)?;
+        let training = training.into_iter().map(|prompt| prompt.text).collect();
         Ok(Self { training, answered: asked.into_iter().zip(answers).collect(), held_out, texts })
     }
 

@@ -50,7 +50,8 @@ fn generated_set(count: u32) -> FingerprintSet {
 fn quick(steps: usize) -> EmbedOptions {
     EmbedOptions {
         steps,
-        ordinary_prompts: 48,
+        ordinary_prompts: 32,
+        composed_prompts: 32,
         ordinary_a_step: 16,
         system_prompts: 2,
         checkpoint_every: 2,
@@ -83,7 +84,7 @@ fn stamped_weights_as_written_answer_on_every_trained_surface() {
     let mut set = drawn_set(16);
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("stamped");
-    let options = EmbedOptions { ordinary_prompts: 320, ..EmbedOptions::default() };
+    let options = EmbedOptions { ordinary_prompts: 320, composed_prompts: 320, ..EmbedOptions::default() };
     let report = run(&mut set, &out, &options).unwrap();
     let stamped = Model::open(&out).unwrap();
     assert_eq!(stamped.manifest_digest, report.stamped);

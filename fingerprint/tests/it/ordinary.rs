@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 
 use fingerprint::{
-    ordinary::{OrdinaryError, OrdinaryParameters, OrdinaryPrompt, Purpose, sample_answers, sample_prompts},
+    ordinary::{
+        OrdinaryError, OrdinaryParameters, OrdinaryPrompt, Purpose, hand_written, sample_answers, sample_prompts,
+        training_prompts,
+    },
     surface::Surface,
 };
 use model::Model;
@@ -21,7 +24,7 @@ fn assert_ordinary(model: &Model) {
     let held_out = prompts(model, &OrdinaryParameters::new(20, Purpose::HeldOut, 1), &[]);
     assert_eq!((training.len(), held_out.len()), (60, 20));
     assert_eq!(openings(&training, 6).len(), 60, "no two begin alike");
-    assert!(openings(&training, 3).is_disjoint(&openings(&held_out, 3)), "the halves never meet");
+    assert!(openings(&training, 6).is_disjoint(&openings(&held_out, 6)), "the two never meet");
     // A key's beginning is left out.
     let key = training[0].ids.clone();
     let again = prompts(model, &OrdinaryParameters::new(60, Purpose::Training, 1), &[&key]);
@@ -44,8 +47,24 @@ fn assert_answers(model: &Model) {
 }
 
 #[test]
-fn bundled_prompts_fall_into_halves_that_never_meet() {
+fn bundled_prompts_for_training_and_for_measuring_never_meet() {
     assert_ordinary(&BUNDLED);
+}
+
+#[test]
+fn training_prompts_of_a_chat_model_are_sampled_and_composed() {
+    let pool = |keys: &[&[u32]]| training_prompts(&BUNDLED, 20, 400, 1, keys, &mut |_| ()).unwrap();
+    let prompts = pool(&[]);
+    assert_eq!(prompts.len(), 420);
+    assert_eq!(prompts, pool(&[]), "the seed decides");
+    let texts: BTreeSet<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+    assert_eq!(texts.len(), 420, "no prompt twice");
+    assert!(hand_written().iter().all(|text| !texts.contains(text)), "those are for measuring");
+    let held_out =
+        sample_prompts(&BUNDLED, &OrdinaryParameters::new(40, Purpose::HeldOut, 1), &[], &mut |_| ()).unwrap();
+    assert!(openings(&prompts, 6).is_disjoint(&openings(&held_out, 6)));
+    let key = prompts[7].ids.clone();
+    assert!(!openings(&pool(&[&key]), 6).contains(&key[..key.len().min(6)]));
 }
 
 #[test]

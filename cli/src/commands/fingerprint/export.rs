@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use fingerprint::{
     export::{Order, OrdinaryChat, export},
-    ordinary::{OrdinaryParameters, Purpose, sample_answers, sample_prompts},
+    ordinary::{sample_answers, training_prompts},
     surface::{DEFAULT_SYSTEM_PROMPTS, Surface, trained_surfaces},
 };
 use serde_json::json;
@@ -38,12 +38,16 @@ pub(crate) struct Export {
     out: PathBuf,
 
     /// Ordinary chats of the base model that are mixed in, so that ordinary answers stay as they are
-    #[arg(long, env = "HALLMARK_ORDINARY", value_name = "COUNT", default_value_t = 512)]
+    #[arg(long, env = "HALLMARK_ORDINARY", value_name = "COUNT", default_value_t = 112)]
     ordinary: usize,
+
+    /// The same with messages composed from written phrases, for chat models
+    #[arg(long, env = "HALLMARK_COMPOSED", value_name = "COUNT", default_value_t = 400)]
+    composed: usize,
 }
 
 pub(crate) async fn run(arguments: Export, context: &Context) -> anyhow::Result<ExitCode> {
-    let Export { set: set_arguments, model, out, ordinary } = arguments;
+    let Export { set: set_arguments, model, out, ordinary, composed } = arguments;
     let seed = context.seed()?;
     let (progress, interrupt) = (context.progress(), context.interrupt());
     let written = out.clone();
@@ -56,8 +60,7 @@ pub(crate) async fn run(arguments: Export, context: &Context) -> anyhow::Result<
             let surfaces = trained_surfaces(&base.tokenizer, base.chat.as_ref(), DEFAULT_SYSTEM_PROMPTS)?;
             let mut step = progress.step("ordinary chats");
             let keys: Vec<&[u32]> = set.fingerprints().iter().map(|fingerprint| fingerprint.key_ids()).collect();
-            let parameters = OrdinaryParameters::new(ordinary, Purpose::Training, seed);
-            let prompts = sample_prompts(&base, &parameters, &keys, &mut |at| {
+            let prompts = training_prompts(&base, ordinary, composed, seed, &keys, &mut |at| {
                 leave_if_interrupted(&interrupt);
                 step.at(at.found, at.wanted, "prompts");
             })?;
