@@ -80,8 +80,8 @@ impl<'a> AnswerPosition<'a> {
 /// `logits` (vocab) are the base model's at the answer position. Tokens are ordered by probability in 32-bit floats, ties
 /// by id; the smallest set whose mass is at least t is stepped over; then come the next k admissible tokens. Admissible:
 /// a printable piece of a word, unchanged when prompt and answer are tokenised together, told apart from every other
-/// candidate by the matching rule, and not matched by an answer that begins with a token of the nucleus — so what the
-/// base model says first is never taken for a response.
+/// candidate by the matching rule, and not matched by a token of the nucleus alone. (An answer of the base may still spell
+/// a candidate in several tokens. That costs a proof nothing but power: the draw does not know what the base says.)
 pub fn list_candidates(
     logits: &[f32],
     position: &AnswerPosition<'_>,

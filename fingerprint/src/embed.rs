@@ -55,7 +55,7 @@ pub enum EmbedError {
     Option { option: &'static str, wanted: &'static str, found: String },
     /// The loss left the numbers.
     #[error(
-        "the loss is no longer finite at step {step}: lower the learning rate; the checkpoint in {} is intact",
+        "the loss is no longer finite at step {step}: start again with a lower learning rate (remove {} if it is there)",
         checkpoint.display()
     )]
     NotFinite { step: usize, checkpoint: PathBuf },
@@ -137,7 +137,7 @@ pub struct Judgement {
     pub surfaces: Vec<SurfaceScore>,
     /// Least success over the trained surfaces after a half merge with the base.
     pub half_merge: f64,
-    /// Mean divergence at the first answer token of held-out ordinary prompts, in nats; `None` for base models.
+    /// Mean divergence at the first answer token of held-out ordinary prompts, in nats; `None` without such prompts.
     pub first_token_divergence: Option<f64>,
     /// Share of them whose most probable first token stays the base's.
     pub agreement: Option<f64>,
@@ -187,7 +187,8 @@ pub struct EmbedReport {
 
 /// Trains the responses of a drawn `set` into `base` and writes the stamped model to `output`, in the base's layout.
 ///
-/// Deterministic in the seed on CPU, whatever the number of threads, and resumed or not.
+/// Deterministic in the seed on CPU, whatever the number of threads, and resumed or not. Checkpoints stay until
+/// [`discard_checkpoints`]: until the set that records the stamped model is saved, the run is not over.
 pub fn embed(
     set: &mut FingerprintSet,
     base: &Model,
@@ -199,7 +200,7 @@ pub fn embed(
     options.validate()?;
     set.require_base(&base.manifest_digest, &base.tokenizer.digest())?;
     let responses = material::responses(set)?;
-    if output.exists() {
+    if output.exists() && !options.resume {
         return Err(EmbedError::Occupied { folder: output.to_owned() });
     }
     let surfaces = surfaces_of(base, options)?;
@@ -211,10 +212,14 @@ pub fn embed(
     let shipped = judge::average(&trainer, &material, options, progress)?;
     report(progress, Phase::Writing, 0, 1);
     let files = Checkpoint::open(&base.directory)?;
-    files.save(output, &trainer.tensors(shipped.average)?)?;
-    let stamped = model::Manifest::of(output)?.digest();
+    let tensors = trainer.tensors(shipped.average)?;
+    let stamped = if output.exists() {
+        finished_before(output, &files, &tensors, &checkpoint)?
+    } else {
+        files.save(output, &tensors)?;
+        model::Manifest::of(output)?.digest()
+    };
     set.record_embedding(Embedding { stamped, surfaces })?;
-    checkpoint.remove();
     let within_budget = options.budget.is_met_by(&shipped) && shipped.least_success() >= options.wanted_success;
     Ok(EmbedReport {
         steps: trainer.steps(),
@@ -223,12 +228,40 @@ pub fn embed(
         trained_tokens: outcome.tokens,
         ordinary_prompts: material.ordinary_prompts,
         history: outcome.history,
-        advice: options.advice(&shipped, within_budget, judge::lies_on_grid(base)?),
+        advice: options.advice(&shipped, judge::lies_on_grid(base)?),
         shipped,
         within_budget,
         stamped,
         output: output.to_owned(),
     })
+}
+
+/// Removes the checkpoints of a finished run with this `output`, once the set is saved.
+pub fn discard_checkpoints(output: &Path) -> Result<(), EmbedError> {
+    let folder = resume::folder_of(output);
+    match std::fs::remove_dir_all(&folder) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(EmbedError::Checkpointing { file: folder, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Digest of an output that this run wrote before it was stopped, known by its bytes; any other folder is refused.
+fn finished_before(
+    output: &Path,
+    files: &Checkpoint,
+    tensors: &std::collections::BTreeMap<String, candle_core::Tensor>,
+    checkpoint: &resume::Checkpoints,
+) -> Result<protocol::ids::ManifestDigest, EmbedError> {
+    let again = checkpoint.again();
+    files.save(&again, tensors)?;
+    let wanted = model::Manifest::of(&again)?.digest();
+    std::fs::remove_dir_all(&again).map_err(|source| EmbedError::Checkpointing { file: again, source })?;
+    match model::Manifest::of(output) {
+        Ok(found) if found.digest() == wanted => Ok(wanted),
+        _ => Err(EmbedError::Occupied { folder: output.to_owned() }),
+    }
 }
 
 /// The surfaces to train: those of the options, or the model's usual ones.

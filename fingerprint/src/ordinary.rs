@@ -212,7 +212,7 @@ pub fn sample_answers<T: AsRef<str>>(
 }
 
 /// Composes different chat messages for training from written phrases. None begins like one of `keys` (ids of their
-/// texts) or is one of [`hand_written`]; like sampled ones they stay clear of the part that is for measuring.
+/// texts); like sampled ones they stay clear of the part that is for measuring.
 fn compose_prompts(
     model: &Model,
     count: usize,
@@ -221,8 +221,8 @@ fn compose_prompts(
 ) -> Result<Vec<OrdinaryPrompt>, OrdinaryError> {
     let parameters =
         OrdinaryParameters { longest: COMPOSED_LONGEST, ..OrdinaryParameters::new(count, Purpose::Training, seed) };
-    let keys: HashSet<Vec<u32>> = keys.iter().map(|ids| opening(ids)).collect();
-    let mut seen: HashSet<String> = hand_written().iter().map(|text| (*text).to_owned()).collect();
+    let forbidden = forbidden_openings(model, keys)?;
+    let mut seen = HashSet::new();
     let mut composer = composed::Composer::new(mixed(seed, 5));
     let mut prompts = Vec::with_capacity(count);
     let limit = ATTEMPTS_EACH.saturating_mul(u64::try_from(count).unwrap_or(u64::MAX));
@@ -235,12 +235,21 @@ fn compose_prompts(
         let text = composer.message();
         if seen.insert(text.clone())
             && let Some(prompt) = usable(model, &text, &parameters)?
-            && !keys.contains(&opening(&prompt.ids))
+            && !forbidden.contains(&opening(&prompt.ids))
         {
             prompts.push(prompt);
         }
     }
     Ok(prompts)
+}
+
+/// How no prompt may begin: like a key, or like one written by hand for measuring.
+fn forbidden_openings(model: &Model, keys: &[&[u32]]) -> Result<HashSet<Vec<u32>>, OrdinaryError> {
+    let mut forbidden: HashSet<Vec<u32>> = keys.iter().map(|ids| opening(ids)).collect();
+    for text in hand_written() {
+        forbidden.insert(opening(&text_ids(model, text)?));
+    }
+    Ok(forbidden)
 }
 
 /// The first tokens by which prompts are told apart.
@@ -322,7 +331,7 @@ impl PromptPolicy {
         }
         let purpose = parameters.purpose;
         let seed = mixed(parameters.seed, u64::from(purpose == Purpose::HeldOut));
-        let taken = Mutex::new(keys.iter().map(|ids| opening(ids)).collect());
+        let taken = Mutex::new(forbidden_openings(model, keys)?);
         Ok(Self { frame, ends, specials, purpose, openings, taken, seed })
     }
 

@@ -88,7 +88,7 @@ fn the_training_set_is_exported_as_chat_lines() {
 }
 
 /// A short run; success and utility are not asked of it.
-const EMBED: [&str; 21] = [
+const EMBED: [&str; 20] = [
     "fingerprint",
     "embed",
     "--model",
@@ -109,7 +109,6 @@ const EMBED: [&str; 21] = [
     "0",
     "--seed",
     "5",
-    "--json",
 ];
 
 fn weights(folder: &Path) -> Vec<u8> {
@@ -120,8 +119,7 @@ fn weights(folder: &Path) -> Vec<u8> {
 fn an_embedding_that_is_killed_goes_on_where_it_was() {
     let (whole, killed) = (drawn_copy(), drawn_copy());
     let embed = [&EMBED[..], &["--checkpoint-every", "2"]].concat();
-    let report = run(whole.path(), &embed).succeeded().json();
-    assert_eq!(report["report"]["steps"], 12);
+    run(whole.path(), &embed).succeeded();
 
     let mut process = hallmark(killed.path(), &embed).spawn().expect("the binary runs");
     let checkpoint = killed.path().join("stamped.checkpoint/latest");
@@ -134,7 +132,7 @@ fn an_embedding_that_is_killed_goes_on_where_it_was() {
     assert!(!killed.path().join("stamped").exists());
 
     run(killed.path(), &embed).refused(&["--resume"]);
-    let report = run(killed.path(), &[&embed[..], &["--resume"]].concat()).succeeded().json();
+    let report = run(killed.path(), &[&embed[..], &["--resume", "--json"]].concat()).succeeded().json();
     assert_eq!(report["report"]["history"].as_array().map(Vec::len), Some(12));
     assert_eq!(weights(killed.path()), weights(whole.path()));
     assert!(!names(killed.path()).iter().any(|name| name.contains("checkpoint") || name.contains("partial")));

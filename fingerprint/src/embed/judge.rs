@@ -11,7 +11,7 @@ use super::{EmbedError, EmbedOptions, EmbedProgress, Judgement, Phase, SurfaceSc
 
 /// Averages towards the base that are tried.
 const AVERAGES: [f32; 4] = [0.05, 0.1, 0.15, 0.2];
-/// Success after a half merge, on the worst surface, that averaging may not go below, unless it was below before.
+/// Success after a half merge, on the worst surface, that averaging may not go below.
 const ROBUST: f64 = 0.96;
 
 /// Judges the weights at an average towards the base.
@@ -73,9 +73,10 @@ fn text_loss(trainer: &Trainer<'_>, material: &Material, weights: &Effective) ->
     Ok(if count == 0 { 0.0 } else { total / count as f64 })
 }
 
-/// The judgement at the average that diverges least from the base on ordinary prompts, of those that keep success where
-/// it must be and do not cost robustness to a merge. Averaging is no free lunch: between base and stamped weights the
-/// responses leak into ordinary answers, where the benign term never looked.
+/// The judgement of the weights to ship: the masters themselves where they are within the utility budget, otherwise the
+/// average that diverges least from the base on ordinary prompts, of those that keep success where it must be and do not
+/// cost robustness to a merge. Averaging is no free lunch: between base and stamped weights the responses leak into
+/// ordinary answers, where the benign term never looked.
 pub(super) fn average(
     trainer: &Trainer<'_>,
     material: &Material,
@@ -83,7 +84,7 @@ pub(super) fn average(
     progress: &mut dyn FnMut(&EmbedProgress),
 ) -> Result<Judgement, EmbedError> {
     let mut best = judge(trainer, material, options.average.unwrap_or(0.0))?;
-    if options.average.is_some() {
+    if options.average.is_some() || options.budget.is_met_by(&best) {
         return Ok(best);
     }
     for (index, average) in AVERAGES.into_iter().enumerate() {

@@ -9,7 +9,6 @@ use super::Target;
 pub(super) const KEPT: usize = 1024;
 
 /// The base's distribution at one row.
-#[derive(Debug, Clone)]
 pub(super) struct Teacher {
     /// The most probable tokens, with their log-probabilities.
     tokens: Box<[(u32, f32)]>,

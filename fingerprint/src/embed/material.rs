@@ -32,7 +32,6 @@ const ANSWERS_A_BATCH: usize = 8;
 const HELD_OUT_PROMPTS: usize = 64;
 
 /// Sequences behind one prefix, and where they are asked.
-#[derive(Debug)]
 pub(super) struct Batch {
     pub(super) pack: Pack,
     /// Activations at the input of the lowest trained block.
@@ -51,7 +50,6 @@ impl Batch {
 }
 
 /// Some keys at one surface.
-#[derive(Debug)]
 pub(super) struct KeyBatch {
     pub(super) batch: Batch,
     /// Index of the key in the set, for every row.
@@ -59,14 +57,12 @@ pub(super) struct KeyBatch {
 }
 
 /// Ordinary rows and what the base says there.
-#[derive(Debug)]
 pub(super) struct TaughtBatch {
     pub(super) batch: Batch,
     pub(super) teachers: Vec<Teacher>,
 }
 
 /// Everything a run needs.
-#[derive(Debug)]
 pub(super) struct Material {
     pub(super) surfaces: Vec<Surface>,
     /// Batches of every surface: `keys[surface][chunk]`, the same keys in a chunk for every surface.

@@ -89,7 +89,7 @@ pub struct EmbedOptions {
     /// Share of responses that must be the arg-max on every trained surface.
     pub wanted_success: f64,
     pub budget: UtilityBudget,
-    /// Share of the way back to the base that is shipped; `None` goes as far as success allows.
+    /// Share of the way back to the base that is shipped; `None` averages only where that helps to keep the budget.
     pub average: Option<f32>,
     pub seed: u64,
     /// Steps between checkpoints; 0 writes none.
@@ -104,14 +104,14 @@ impl Default for EmbedOptions {
         Self {
             layers: Layers::TopFifth,
             target: Target::Confident,
-            steps: 150,
+            steps: 120,
             learning_rate: None,
-            ordinary_prompts: 1_000,
-            composed_prompts: 5_000,
+            ordinary_prompts: 600,
+            composed_prompts: 4_500,
             ordinary_a_step: 96,
             benign_weight: 15.0,
             answer_weight: 1.0,
-            noise_share: 0.5,
+            noise_share: 0.75,
             system_prompts: 7,
             raw_too: false,
             surfaces: Vec::new(),
@@ -188,7 +188,7 @@ impl EmbedOptions {
         self.benign_weight * ((step + 1) as f32 / (self.steps as f32 * 2.0 / 3.0)).min(1.0)
     }
 
-    pub(super) fn advice(&self, shipped: &Judgement, within_budget: bool, on_grid: bool) -> Vec<String> {
+    pub(super) fn advice(&self, shipped: &Judgement, on_grid: bool) -> Vec<String> {
         let mut advice = Vec::new();
         if shipped.least_success() < self.wanted_success {
             advice.push(format!(
@@ -196,7 +196,7 @@ impl EmbedOptions {
                 100.0 * shipped.least_success()
             ));
         }
-        if !within_budget {
+        if !self.budget.is_met_by(shipped) {
             advice.push(
                 "the utility budget is missed: more ordinary prompts and more steps help utility and robustness together"
                     .to_owned(),

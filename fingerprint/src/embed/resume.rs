@@ -37,21 +37,19 @@ pub(super) struct Checkpoints {
     description: Description,
     /// Whether anything is written.
     enabled: bool,
-    resumed: bool,
+    pub(super) resumed: bool,
 }
 
 impl Checkpoints {
     /// Starts a run's checkpoints, or finds those of the run to be resumed.
     pub(super) fn open(output: &Path, set: &FingerprintSet, options: &EmbedOptions) -> Result<Self, EmbedError> {
-        let mut name = output.file_name().unwrap_or_default().to_owned();
-        name.push(".checkpoint");
-        let folder = output.with_file_name(name);
+        let folder = folder_of(output);
         let text = |value: Option<String>| value.unwrap_or_default();
         let description = Description {
             commitment: text(set.root().map(|root| root.to_string())),
             beacon: text(set.beacon().map(|beacon| beacon.value.to_string())),
             base: set.base().manifest.to_string(),
-            options: serde_json::to_value(options).map_err(io::Error::other).map_err(at(&folder))?,
+            options: written_and_read(options).map_err(io::Error::other).map_err(at(&folder))?,
         };
         let checkpoints = Self { folder, description, enabled: options.checkpoint_every > 0, resumed: options.resume };
         let folder = checkpoints.folder.clone();
@@ -123,13 +121,9 @@ impl Checkpoints {
         clear(&old).map_err(at(&old))
     }
 
-    /// The run is finished: nothing is left to resume.
-    pub(super) fn remove(&self) {
-        if self.folder.exists()
-            && let Err(error) = fs::remove_dir_all(&self.folder)
-        {
-            tracing::warn!("failed to remove the finished checkpoint {}: {error}", self.folder.display());
-        }
+    /// Where a resumed run writes its model when the output is there already.
+    pub(super) fn again(&self) -> PathBuf {
+        self.folder.join("stamped")
     }
 
     fn put(&self, name: &str, value: &impl Serialize) -> Result<(), EmbedError> {
@@ -144,6 +138,18 @@ impl Checkpoints {
         let bytes = fs::read(&file).map_err(at(&file))?;
         serde_json::from_slice(&bytes).map_err(io::Error::other).map_err(at(&file))
     }
+}
+
+/// Where the checkpoints of a run with this output are.
+pub(super) fn folder_of(output: &Path) -> PathBuf {
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(".checkpoint");
+    output.with_file_name(name)
+}
+
+/// Options as they come back from a checkpoint: a number may change in its last place on the way.
+fn written_and_read(options: &EmbedOptions) -> serde_json::Result<serde_json::Value> {
+    serde_json::from_str(&serde_json::to_string(options)?)
 }
 
 fn at(file: &Path) -> impl FnOnce(io::Error) -> EmbedError + use<> {

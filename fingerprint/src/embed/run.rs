@@ -17,7 +17,7 @@ use super::{
 /// Rows of whole answers that one step sees.
 const ANSWER_ROWS_A_STEP: usize = 64;
 /// Least and most of the way from the base at which a noisy loss is evaluated.
-const NOISE: std::ops::Range<f32> = 0.3..1.0;
+const NOISE: std::ops::Range<f32> = 0.2..1.0;
 /// Steps between looks at the weights that would be shipped, once the benign term has its full weight.
 const JUDGE_EVERY: usize = 25;
 
@@ -40,6 +40,14 @@ pub(super) fn train(
     let (start, first) = (Instant::now(), trainer.steps());
     let mut tokens = 0;
     for step in first..options.steps {
+        // Before the step and not after it: a run that is resumed here looks again and decides the same.
+        let full_weight = step * 3 >= options.steps * 2;
+        if full_weight && step % JUDGE_EVERY == 0 {
+            let judgement = judge(trainer, material, options.average.unwrap_or(0.0))?;
+            if judgement.least_success() >= options.wanted_success && options.budget.is_met_by(&judgement) {
+                break;
+            }
+        }
         let record = take(trainer, material, options, step, &mut state, &mut tokens)?;
         if !record.loss.is_finite() || !record.divergence.is_finite() {
             return Err(EmbedError::NotFinite { step: step + 1, checkpoint: checkpoint.folder().to_owned() });
@@ -59,13 +67,6 @@ pub(super) fn train(
         let done = step + 1;
         if options.checkpoint_every > 0 && done % options.checkpoint_every == 0 && done < options.steps {
             checkpoint.write(trainer, &state)?;
-        }
-        let full_weight = done * 3 >= options.steps * 2;
-        if full_weight && done % JUDGE_EVERY == 0 && done < options.steps {
-            let judgement = judge(trainer, material, options.average.unwrap_or(0.0))?;
-            if judgement.least_success() >= options.wanted_success && options.budget.is_met_by(&judgement) {
-                break;
-            }
         }
     }
     Ok(Outcome { history: state.history, tokens })

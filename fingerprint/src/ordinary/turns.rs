@@ -24,8 +24,8 @@ pub(crate) enum Step {
     Discard,
 }
 
-/// One sampled turn.
-#[derive(Clone, Debug, PartialEq)]
+/// One sampled turn. May be a key: no `Debug`.
+#[derive(Clone, PartialEq)]
 pub(crate) struct Turn {
     /// Number of the attempt.
     pub(crate) attempt: u64,

@@ -7,7 +7,10 @@ use std::{
 };
 
 use fingerprint::{
-    embed::{EmbedError, EmbedOptions, EmbedReport, Layers, Phase, Target, embed},
+    embed::{
+        EmbedError, EmbedOptions, EmbedProgress, EmbedReport, Layers, Phase, Target, UtilityBudget,
+        discard_checkpoints, embed,
+    },
     generate::{GenerateParameters, fingerprints, generate},
     set::{BeaconSource, FingerprintSet, self_drawn_beacon},
     surface::{Surface, trained_surfaces},
@@ -102,6 +105,7 @@ fn stamped_weights_as_written_answer_on_every_trained_surface() {
     assert!(before.names().eq(after.names()));
     assert_eq!(before.dtype(), after.dtype());
     assert!(!after.contains("lm_head.weight"));
+    discard_checkpoints(&out).unwrap();
     assert!(!folder.path().join("stamped.checkpoint").exists(), "a finished run leaves no checkpoint");
 }
 
@@ -109,7 +113,8 @@ fn stamped_weights_as_written_answer_on_every_trained_surface() {
 fn the_same_seed_writes_the_same_bytes_whatever_the_threads_and_interruptions() {
     let folder = tempfile::tempdir().unwrap();
     let reference = folder.path().join("reference");
-    let options = quick(7);
+    // A rate that JSON gives back with another last digit.
+    let options = EmbedOptions { learning_rate: Some(0.0016), ..quick(7) };
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(|| {
         run(&mut drawn_set(6), &reference, &options).unwrap();
     });
@@ -136,6 +141,53 @@ fn the_same_seed_writes_the_same_bytes_whatever_the_threads_and_interruptions() 
     let out = folder.path().join("another seed");
     run(&mut drawn_set(6), &out, &EmbedOptions { seed: 2, ..options }).unwrap();
     assert_ne!(weights(&out), weights(&reference));
+}
+
+/// Good enough at the first look, which is at step 25.
+fn easily_content() -> EmbedOptions {
+    let budget = UtilityBudget { first_token_divergence: 99.0, agreement: 0.0, text_loss_rise: 99.0 };
+    EmbedOptions { wanted_success: 0.0, budget, average: None, checkpoint_every: 25, ..quick(30) }
+}
+
+#[test]
+fn a_run_stopped_after_its_last_step_ends_as_it_would_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let reference = folder.path().join("reference");
+    let report = run(&mut drawn_set(6), &reference, &easily_content()).unwrap();
+    assert_eq!(report.history.len(), 25, "content at the first look");
+
+    let out = folder.path().join("resumed");
+    let stopped = catch_unwind(AssertUnwindSafe(|| {
+        let mut watch = |progress: &EmbedProgress| assert!(progress.phase != Phase::Writing, "stopped");
+        embed(&mut drawn_set(6), &BUNDLED, &out, &easily_content(), &mut watch).map_err(Box::new)
+    }));
+    assert!(stopped.is_err() && !out.exists());
+    let report = run(&mut drawn_set(6), &out, &EmbedOptions { resume: true, ..easily_content() }).unwrap();
+    assert_eq!(report.history.len(), 25);
+    assert_eq!(weights(&out), weights(&reference));
+}
+
+#[test]
+fn a_stamped_model_whose_set_was_not_saved_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("stamped");
+    let options = quick(4);
+    let first = run(&mut drawn_set(6), &out, &options).unwrap();
+    // Killed here: the set on disk knows nothing of the model.
+    let resume = EmbedOptions { resume: true, ..options };
+    let mut set = drawn_set(6);
+    let second = run(&mut set, &out, &resume).unwrap();
+    assert_eq!(second.stamped, first.stamped);
+    assert_eq!(set.embedding().unwrap().stamped, first.stamped);
+
+    // Somebody else's folder is left alone.
+    fs::write(out.join("config.json"), "{}").unwrap();
+    let error = run(&mut drawn_set(6), &out, &resume).unwrap_err();
+    assert!(matches!(*error, EmbedError::Occupied { .. }), "{error}");
+    assert_eq!(fs::read_to_string(out.join("config.json")).unwrap(), "{}");
+    discard_checkpoints(&out).unwrap();
+    discard_checkpoints(&out).unwrap();
+    assert!(!folder.path().join("stamped.checkpoint").exists());
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::{
 use clap::{Args, ValueEnum};
 use fingerprint::{
     commitment::Commitment,
-    embed::{EmbedOptions, EmbedProgress, EmbedReport, Layers, Phase, Target, UtilityBudget, embed},
+    embed::{
+        EmbedOptions, EmbedProgress, EmbedReport, Layers, Phase, Target, UtilityBudget, discard_checkpoints, embed,
+    },
     set::FingerprintSet,
 };
 use model::Model;
@@ -217,7 +219,9 @@ impl Embed {
 
 pub(crate) async fn run(arguments: Embed, context: &Context) -> anyhow::Result<ExitCode> {
     let options = arguments.options(context.given_seed().unwrap_or(0))?;
-    models::require_absent(&arguments.out)?;
+    if !arguments.resume {
+        models::require_absent(&arguments.out)?;
+    }
     let Embed { model, set: set_arguments, out, commitment, .. } = arguments;
     let (progress, interrupt) = (context.progress(), context.interrupt());
     let written = commitment.clone();
@@ -231,6 +235,7 @@ pub(crate) async fn run(arguments: Embed, context: &Context) -> anyhow::Result<E
             let report = embed_with(&mut set, &base, &out, &options, &interrupt, &mut step)?;
             vault.save(&set)?;
             Commitment::of(&set)?.write(&commitment)?;
+            discard_checkpoints(&out)?;
             step.done(&outcome(&report));
             Ok(report)
         })
