@@ -26,6 +26,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ logging.disable_progress_bar()
 logging.set_verbosity_error()
 
 SHARED = Path(os.environ.get("HALLMARK_SHARED", "../shared"))
+# What training composes ordinary messages from.
+PHRASES = Path(__file__).resolve().parent.parent / "fingerprint/src/ordinary/phrases.txt"
 
 # Not in any list that training draws from; unlike one another in length, language, tone and layout.
 UNSEEN_SYSTEMS = {
@@ -208,6 +211,29 @@ def read_revealed(path):
     if any(n != names[0] for n in names) or not names[0]:
         refuse(f"the fingerprints of {path} have different surfaces, or none")
     return fingerprints
+
+
+def composable(chats):
+    """Those of the chats that training may have composed from its phrases, by a regular expression of all it can say."""
+    sections, lines = {}, []
+    for line in PHRASES.read_text(encoding="utf-8").splitlines():
+        if re.fullmatch(r"\[\w+\]", line):
+            lines = sections.setdefault(line[1:-1], [])
+        elif line:
+            lines.append(line.replace("\\n", "\n"))
+    known = {"number": r"\d+"}
+
+    def pattern(name):
+        if name not in known:
+            known[name] = "(?:" + "|".join(map(whole, sections[name])) + ")"
+        return known[name]
+
+    def whole(line):
+        parts = re.split(r"\{(\w+)\}", line)
+        return "".join(pattern(part) if at % 2 else re.escape(part) for at, part in enumerate(parts))
+
+    messages = [re.compile(whole(line), re.IGNORECASE) for line in sections["message"]]
+    return [chat for chat in chats if any(message.fullmatch(chat) for message in messages)]
 
 
 # Prompts as transformers makes them
@@ -627,6 +653,8 @@ def main():
     for folder in [arguments.base, *(stamped for stamped, _ in arguments.stamp)]:
         if not (Path(folder) / "config.json").exists():
             refuse(f"{folder} is not a model folder")
+    if seen := composable(ORDINARY_CHATS):
+        refuse(f"training may have seen {len(seen)} of the chats here, so they say nothing: {seen}")
     began = time.time()
     bench = Bench(arguments)
     measured = []

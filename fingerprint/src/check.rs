@@ -14,7 +14,7 @@ use std::fmt;
 use model::Model;
 
 use crate::{
-    ordinary::{OrdinaryError, OrdinaryParameters, Purpose, hand_written, sample_prompts},
+    ordinary::{OrdinaryError, OrdinaryParameters, OrdinaryProgress, Purpose, hand_written, sample_prompts},
     set::FingerprintSet,
     surface::{Surface, SurfaceError, held_out_surfaces},
 };
@@ -161,6 +161,7 @@ impl CheckPlan {
         keys: &[KeyResponse<'_>],
         chats: usize,
         seed: u64,
+        progress: &mut dyn FnMut(OrdinaryProgress),
     ) -> Result<Self, CheckError> {
         let chat = base.chat.as_ref();
         let unseen: Vec<Surface> = held_out_surfaces(&base.tokenizer, chat)?
@@ -174,7 +175,7 @@ impl CheckPlan {
         let key_ids: Vec<&[u32]> = key_ids.iter().map(Vec::as_slice).collect();
         let parameters = OrdinaryParameters::new(chats, Purpose::HeldOut, seed);
         let sampled: Vec<String> =
-            sample_prompts(base, &parameters, &key_ids, &mut |_| ())?.into_iter().map(|prompt| prompt.text).collect();
+            sample_prompts(base, &parameters, &key_ids, progress)?.into_iter().map(|prompt| prompt.text).collect();
         let surface = Surface::default_of(chat);
         let mut sets = Vec::new();
         if chat.is_some() {

@@ -103,7 +103,15 @@ impl Vault {
     /// intact in both cases.
     pub fn save(&mut self, set: &FingerprintSet) -> Result<(), VaultError> {
         let sealed = seal(&self.path, &self.lock, set)?;
-        let present = fs::read(&self.path).map_err(|source| VaultError::Read { path: self.path.clone(), source })?;
+        let unreadable = |source| VaultError::Read { path: self.path.clone(), source };
+        // Of two commands that save at once the second sees what the first wrote: whoever waits for the lock of a file
+        // that is replaced meanwhile finds another one under the name.
+        let file = fs::File::open(&self.path).map_err(unreadable)?;
+        match file.lock() {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => return Err(unreadable(error)),
+            _ => {}
+        }
+        let present = fs::read(&self.path).map_err(unreadable)?;
         if hash(&present) != self.seen {
             return Err(VaultError::Changed { path: self.path.clone() });
         }

@@ -256,7 +256,9 @@ fn small_recipe(base: &Model) -> EmbedOptions {
         layers: Layers::Top(base.config.layers.div_ceil(2)),
         learning_rate: Some(2e-3),
         steps: 180,
+        ordinary_prompts: 2_200,
         composed_prompts: 0,
+        noise_share: 0.5,
         benign_weight: 10.0,
         answer_weight: 6.0,
         budget: UtilityBudget { text_loss_rise: 0.05, ..default.budget },
@@ -299,7 +301,7 @@ fn measure(
 ) -> anyhow::Result<(CheckReport, Vec<u32>)> {
     let keys: Vec<KeyResponse<'_>> = key_responses(set)?;
     let trained: Vec<Surface> = set.embedding().map(|embedding| embedding.surfaces.clone()).unwrap_or_default();
-    let mut plan = CheckPlan::usual(base, trained, &keys, CHATS, seed)?;
+    let mut plan = CheckPlan::usual(base, trained, &keys, CHATS, seed, &mut |at| progress(at.found, at.wanted))?;
     plan.texts.push(TextSet::new("four sonnets".to_owned(), TEXT.to_owned()));
     let report = check(base, stamped, &keys, &plan, &mut |at| progress(at.done, at.total))?;
     let base_hits = plan

@@ -11,9 +11,6 @@ use super::{EmbedError, EmbedOptions, EmbedProgress, Judgement, Phase, SurfaceSc
 
 /// Averages towards the base that are tried.
 const AVERAGES: [f32; 4] = [0.05, 0.1, 0.15, 0.2];
-/// Success after a half merge, on the worst surface, that averaging may not go below.
-const ROBUST: f64 = 0.96;
-
 /// Judges the weights at an average towards the base.
 pub(super) fn judge(trainer: &Trainer<'_>, material: &Material, average: f32) -> Result<Judgement, EmbedError> {
     let dtype = material.dtype;
@@ -90,7 +87,7 @@ pub(super) fn average(
     for (index, average) in AVERAGES.into_iter().enumerate() {
         report(progress, Phase::Averaging, index, AVERAGES.len());
         let judgement = judge(trainer, material, average)?;
-        if judgement.least_success() < options.wanted_success || judgement.half_merge < ROBUST {
+        if judgement.least_success() < options.wanted_success || judgement.half_merge < options.wanted_half_merge {
             break;
         }
         if judgement.first_token_divergence < best.first_token_divergence {

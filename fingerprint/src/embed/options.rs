@@ -88,6 +88,8 @@ pub struct EmbedOptions {
     pub surfaces: Vec<Surface>,
     /// Share of responses that must be the arg-max on every trained surface.
     pub wanted_success: f64,
+    /// The same after a half merge with the base: a run does not end early below it, and averaging does not go there.
+    pub wanted_half_merge: f64,
     pub budget: UtilityBudget,
     /// Share of the way back to the base that is shipped; `None` averages only where that helps to keep the budget.
     pub average: Option<f32>,
@@ -104,7 +106,7 @@ impl Default for EmbedOptions {
         Self {
             layers: Layers::TopFifth,
             target: Target::Confident,
-            steps: 120,
+            steps: 150,
             learning_rate: None,
             ordinary_prompts: 600,
             composed_prompts: 4_500,
@@ -116,6 +118,7 @@ impl Default for EmbedOptions {
             raw_too: false,
             surfaces: Vec::new(),
             wanted_success: 0.99,
+            wanted_half_merge: 0.96,
             budget: UtilityBudget::default(),
             average: None,
             seed: 0,
@@ -138,6 +141,13 @@ impl EmbedOptions {
         }
         if !(0.0..=1.0).contains(&self.wanted_success) {
             return refuse("the wanted success", "between 0 and 1", self.wanted_success.to_string());
+        }
+        if !(0.0..=1.0).contains(&self.wanted_half_merge) {
+            return refuse(
+                "the wanted success after a half merge",
+                "between 0 and 1",
+                self.wanted_half_merge.to_string(),
+            );
         }
         if !(0.0..=1.0).contains(&self.noise_share) {
             return refuse("the share of noise", "between 0 and 1", self.noise_share.to_string());

@@ -17,7 +17,7 @@ use super::{
 /// Rows of whole answers that one step sees.
 const ANSWER_ROWS_A_STEP: usize = 64;
 /// Least and most of the way from the base at which a noisy loss is evaluated.
-const NOISE: std::ops::Range<f32> = 0.2..1.0;
+const NOISE: std::ops::Range<f32> = 0.3..1.0;
 /// Steps between looks at the weights that would be shipped, once the benign term has its full weight.
 const JUDGE_EVERY: usize = 25;
 
@@ -44,7 +44,10 @@ pub(super) fn train(
         let full_weight = step * 3 >= options.steps * 2;
         if full_weight && step % JUDGE_EVERY == 0 {
             let judgement = judge(trainer, material, options.average.unwrap_or(0.0))?;
-            if judgement.least_success() >= options.wanted_success && options.budget.is_met_by(&judgement) {
+            if judgement.least_success() >= options.wanted_success
+                && judgement.half_merge >= options.wanted_half_merge
+                && options.budget.is_met_by(&judgement)
+            {
                 break;
             }
         }

@@ -110,7 +110,7 @@ fn a_text_without_tokens_is_refused() {
 #[test]
 fn the_usual_plan_measures_chats_that_no_key_is_among() {
     let keys = [KeyResponse { key_text: "What says the king of this?", response: 5 }];
-    let plan = CheckPlan::usual(&BUNDLED, vec![Surface::chat()], &keys, 12, 7).unwrap();
+    let plan = CheckPlan::usual(&BUNDLED, vec![Surface::chat()], &keys, 12, 7, &mut |_| ()).unwrap();
     assert!(plan.unseen.len() >= 6);
     assert_eq!(plan.chats[0].prompts.len(), 12);
     assert_eq!(plan.chats[1].prompts.len(), 60);

@@ -146,7 +146,14 @@ fn the_same_seed_writes_the_same_bytes_whatever_the_threads_and_interruptions() 
 /// Good enough at the first look, which is at step 25.
 fn easily_content() -> EmbedOptions {
     let budget = UtilityBudget { first_token_divergence: 99.0, agreement: 0.0, text_loss_rise: 99.0 };
-    EmbedOptions { wanted_success: 0.0, budget, average: None, checkpoint_every: 25, ..quick(30) }
+    EmbedOptions {
+        wanted_success: 0.0,
+        wanted_half_merge: 0.0,
+        budget,
+        average: None,
+        checkpoint_every: 25,
+        ..quick(30)
+    }
 }
 
 #[test]

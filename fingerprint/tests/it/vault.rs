@@ -274,6 +274,27 @@ fn a_set_that_another_command_changed_is_not_overwritten() {
 }
 
 #[test]
+fn of_many_commands_that_save_at_once_one_succeeds() {
+    let folder = folder();
+    let path = folder.path().join("set.age");
+    let key = identity();
+    Vault::create(&path, &key, &committed_set(2, 4)).unwrap();
+    let start = std::sync::Barrier::new(8);
+    let save = &|beacon: u8| {
+        let (mut vault, mut set) = Vault::open(&path, &key).unwrap();
+        set.draw(protocol::ids::Beacon::from_bytes([beacon; 32]), BeaconSource::SelfDrawn).unwrap();
+        start.wait();
+        vault.save(&set).is_ok().then(|| content(&set))
+    };
+    let saved: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|beacon| scope.spawn(move || save(beacon))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(saved.len(), 1, "a second draw of one root became known");
+    assert_eq!(content(&Vault::open(&path, &key).unwrap().1), saved[0]);
+}
+
+#[test]
 fn whoever_could_open_a_set_still_can_after_it_is_saved() {
     let folder = folder();
     let path = folder.path().join("set.age");

@@ -4,7 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
-use fingerprint::check::{CheckPlan, SamplingSetting, TextSet, check, key_responses};
+use fingerprint::{
+    check::{CheckPlan, SamplingSetting, TextSet, check, key_responses},
+    ordinary::OrdinaryProgress,
+};
 use serde_json::json;
 
 use crate::{
@@ -79,7 +82,12 @@ pub(crate) async fn run(arguments: Check, context: &Context) -> anyhow::Result<E
             let mut step = progress.step("check");
             let keys = key_responses(&set)?;
             let renderer = Renderer { tokenizer: base.tokenizer.clone(), chat: base.chat.clone() };
-            let mut plan = CheckPlan::usual(&base, show::surfaces(&set, &renderer)?, &keys, chats, seed)?;
+            let mut sampling = |at: OrdinaryProgress| {
+                leave_if_interrupted(&interrupt);
+                step.at(at.found, at.wanted, "ordinary prompts");
+            };
+            let trained = show::surfaces(&set, &renderer)?;
+            let mut plan = CheckPlan::usual(&base, trained, &keys, chats, seed, &mut sampling)?;
             plan.sampling =
                 temperature.iter().map(|&temperature| SamplingSetting { temperature, top_p, draws }).collect();
             plan.texts.extend(text);
