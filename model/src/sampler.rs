@@ -43,10 +43,13 @@ impl Sampler {
         let draw = self.draws;
         self.draws += 1;
         let SamplingParameters { temperature, top_p, top_k, seed } = self.parameters;
-        if temperature <= 0.0 {
-            return greedy(logits);
+        let (likeliest, greatest) = greatest(logits);
+        if temperature <= 0.0 || greatest.is_infinite() {
+            return likeliest;
         }
-        let mut probabilities: Vec<f32> = logits.iter().map(|logit| logit / temperature).collect();
+        // Divided after subtracting: a tiny temperature then makes 0 of the greatest and -∞ of the others, and not ∞ of
+        // all, of which nothing could be told any more.
+        let mut probabilities: Vec<f32> = logits.iter().map(|logit| (logit - greatest) / temperature).collect();
         softmax(&mut probabilities);
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(draw);
@@ -84,13 +87,18 @@ fn kept(probabilities: &[f32], top_p: f32, top_k: usize) -> Vec<(u32, f32)> {
 
 /// The token with the greatest logit, the smallest id among equals.
 pub fn greedy(logits: &[f32]) -> u32 {
+    greatest(logits).0
+}
+
+/// The token of [`greedy`] and its logit, -∞ if there is none.
+fn greatest(logits: &[f32]) -> (u32, f32) {
     let mut best = (0, f32::NEG_INFINITY);
     for (id, logit) in (0..).zip(logits) {
         if *logit > best.1 {
             best = (id, *logit);
         }
     }
-    best.0
+    best
 }
 
 /// The token at a uniformly drawn share of the total mass.
@@ -124,6 +132,21 @@ mod tests {
     #[test]
     fn zero_temperature_takes_the_first_of_the_greatest() {
         assert_eq!(draw(SamplingParameters::GREEDY, 3), [1, 1, 1]);
+    }
+
+    #[test]
+    fn temperature_just_above_zero_takes_the_greatest() {
+        for logits in
+            [[-80.0, 10.0, 30.0, 20.0], [-40.0, -10.5, -10.0, f32::NEG_INFINITY], [0.0, 1.0, f32::INFINITY, 2.0]]
+        {
+            for temperature in [f32::from_bits(1), 1e-38, 1e-30, 1e-5] {
+                let parameters = SamplingParameters { temperature, top_p: 1.0, top_k: 0, seed: 5 };
+                for parameters in [parameters, SamplingParameters { top_p: 0.9, top_k: 3, ..parameters }] {
+                    let mut sampler = Sampler::new(parameters);
+                    assert!((0..20).all(|_| sampler.sample(&logits) == 2), "{logits:?} at {temperature:e}");
+                }
+            }
+        }
     }
 
     #[test]
