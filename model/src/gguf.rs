@@ -12,7 +12,7 @@ mod weights;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader},
     path::Path,
 };
@@ -28,7 +28,10 @@ use self::{
     vocabulary::Vocabulary,
     weights::Job,
 };
-use crate::{ChatTemplate, Checkpoint, Config, Tokenizer, partial::PartialFolder};
+use crate::{
+    ChatTemplate, Checkpoint, Config, Tokenizer,
+    partial::{self, PartialFolder},
+};
 
 /// The type that weights are written in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,17 +119,17 @@ pub fn import(
     let header = Header::read(&mut input, length, file)?;
     let plan = Plan::of(&header, &mut input, dtype)?;
 
-    let partial = PartialFolder::beside(out)?;
+    let folder = PartialFolder::beside(out)?;
     let weight_bytes =
-        weights::write(&plan.jobs, &mut input, dtype, &partial.path().join("model.safetensors"), progress)?;
+        weights::write(&plan.jobs, &mut input, dtype, &folder.path().join("model.safetensors"), progress)?;
     for (name, value) in &plan.files {
-        let path = partial.path().join(name);
+        let path = folder.path().join(name);
         let mut text = serde_json::to_vec_pretty(value).map_err(|error| write_failed(&path)(error.into()))?;
         text.push(b'\n');
-        fs::write(&path, text).map_err(write_failed(&path))?;
+        partial::write(&path, &text).map_err(write_failed(&path))?;
     }
-    let has_chat_template = open_once(partial.path())?;
-    partial.finish()?;
+    let has_chat_template = open_once(folder.path())?;
+    folder.finish()?;
     Ok(plan.report(&header, weight_bytes, has_chat_template, dtype))
 }
 

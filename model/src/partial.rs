@@ -1,7 +1,8 @@
-//! Folders that are there completely or not at all: written beside the final place, then renamed.
+//! Folders that are there completely or not at all: written and synced beside the final place, then renamed.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
@@ -46,9 +47,10 @@ impl PartialFolder {
         self.folder.path()
     }
 
-    /// Gives the folder its name.
+    /// Gives the folder its name. Its files have to be on disk: see [`write`] and [`sync`].
     pub(crate) fn finish(mut self) -> Result<(), PartialError> {
         let failed = write_failed(&self.directory);
+        sync_folder(self.path()).map_err(&failed)?;
         if self.directory.exists() {
             // Empty, as checked before; some systems do not rename over an empty folder.
             fs::remove_dir(&self.directory).map_err(&failed)?;
@@ -56,8 +58,31 @@ impl PartialFolder {
         fs::rename(self.path(), &self.directory).map_err(&failed)?;
         // The folder has another name now: nothing is left to remove.
         self.folder.disable_cleanup(true);
-        Ok(())
+        // The name must survive a power cut too. There is a parent: `beside` has made it.
+        self.directory.parent().map_or(Ok(()), sync_folder).map_err(&failed)
     }
+}
+
+/// Writes a file that is on disk before its folder gets its name, so that a crash cannot leave an empty one under it.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Ends a file that was written piece by piece, as [`write`] ends its own.
+pub(crate) fn sync(writer: BufWriter<File>) -> io::Result<()> {
+    writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn write_failed(path: &Path) -> impl Fn(io::Error) -> PartialError + use<> {

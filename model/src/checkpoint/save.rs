@@ -10,7 +10,10 @@ use std::{
 use candle_core::Tensor;
 
 use super::{Checkpoint, CheckpointError, EMBEDDING, INDEX, OUTPUT, Shard, value};
-use crate::{manifest::CONFIGURATION_FILES, partial::PartialFolder};
+use crate::{
+    manifest::CONFIGURATION_FILES,
+    partial::{self, PartialFolder},
+};
 
 /// Licences have many spellings: LICENSE, LICENSE.txt, license.md, NOTICE.
 const LEGAL_PREFIXES: [&str; 4] = ["license", "licence", "notice", "use_policy"];
@@ -27,14 +30,14 @@ pub(super) fn save(
     replaced: &BTreeMap<String, Tensor>,
 ) -> Result<(), CheckpointError> {
     check_replacements(checkpoint, replaced)?;
-    let partial = PartialFolder::beside(directory)?;
+    let folder = PartialFolder::beside(directory)?;
     for shard in &checkpoint.shards {
-        write_shard(checkpoint, shard, partial.path(), replaced)?;
+        write_shard(checkpoint, shard, folder.path(), replaced)?;
     }
     for companion in companions(checkpoint.directory())? {
-        copy(&companion, partial.path())?;
+        copy(&companion, folder.path())?;
     }
-    partial.finish()?;
+    folder.finish()?;
     Ok(())
 }
 
@@ -76,8 +79,7 @@ fn write_shard(
             None => out.write_all(&shard.bytes(entry)?).map_err(&failed)?,
         }
     }
-    // On disk before the folder gets its name, so that a crash cannot leave an empty file under it.
-    out.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all()).map_err(&failed)
+    partial::sync(out).map_err(&failed)
 }
 
 /// Files of the source folder that belong to the model and are no weights.
@@ -101,12 +103,7 @@ fn copy(file: &Path, directory: &Path) -> Result<(), CheckpointError> {
     let path = inside(directory, file);
     let bytes = fs::read(file).map_err(|source| CheckpointError::Read { file: file.to_owned(), source })?;
     // Read and written rather than copied: a read-only source must not give a read-only result.
-    let write = || {
-        let mut out = File::create(&path)?;
-        out.write_all(&bytes)?;
-        out.sync_all()
-    };
-    write().map_err(write_failed(&path))
+    partial::write(&path, &bytes).map_err(write_failed(&path))
 }
 
 fn inside(directory: &Path, file: &Path) -> PathBuf {

@@ -14,6 +14,7 @@ use super::{
     error::{GgufError, bad_tensor, write_failed},
     reader::TensorInfo,
 };
+use crate::partial;
 
 /// Elements that are converted at once; a multiple of every block.
 const CHUNK: usize = 1 << 20;
@@ -56,9 +57,7 @@ pub(super) fn write<R: Read + Seek>(
         done += job.elements() as u64 * dtype.bytes();
     }
     progress(Progress { tensor: "", done_bytes: done, total_bytes: data_bytes });
-    // On disk before the folder gets its name, so that a crash cannot leave an empty file under it.
-    let file = out.writer.into_inner().map_err(std::io::IntoInnerError::into_error);
-    file.and_then(|file| file.sync_all()).map_err(write_failed(path))?;
+    partial::sync(out.writer).map_err(write_failed(path))?;
     Ok(header.len() as u64 + data_bytes)
 }
 
