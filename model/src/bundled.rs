@@ -3,12 +3,15 @@
 //! `model/examples/pretrain.rs` makes it.
 
 use std::{
-    fs, io,
+    fs::{self, Metadata},
+    io,
     path::{Path, PathBuf},
 };
 
-use alloy_primitives::keccak256;
+use alloy_primitives::{hex, keccak256};
 use thiserror::Error;
+
+use crate::partial::{self, PartialFolder};
 
 /// Files of the model folder.
 const FILES: [(&str, &[u8]); 6] = [
@@ -31,51 +34,142 @@ pub enum BundledError {
     },
 }
 
-/// The folder of the bundled model, written on first use among the user's temporary files.
+/// The folder of the bundled model, written on first use among the temporary files.
 ///
-/// Its name holds a digest of the contents: another version of the program never finds the wrong model. It appears by
-/// renaming, so it is whole or absent whatever happens meanwhile.
+/// Its name holds a digest of the contents and the user: another version of the program never finds the wrong model,
+/// and users of one machine do not meet. It appears by renaming, so it is whole or absent whatever happens meanwhile.
+/// Where its name is taken and cannot be freed, the model goes to a new folder that only this user can read.
 pub fn directory() -> Result<PathBuf, BundledError> {
-    let digests: Vec<u8> = FILES.iter().flat_map(|(_, bytes)| keccak256(bytes)).collect();
-    let digest = keccak256(digests);
-    let parent = std::env::temp_dir();
-    let folder = parent.join(format!("hallmark-bundled-{}", alloy_primitives::hex::encode(&digest[..8])));
-    if is_whole(&folder) {
+    directory_in(&std::env::temp_dir())
+}
+
+fn directory_in(parent: &Path) -> Result<PathBuf, BundledError> {
+    let failed = |source| BundledError::Write { folder: parent.to_owned(), source };
+    // Whose files this process makes: a new file tells it, on every system.
+    let user =
+        tempfile::tempfile_in(parent).and_then(|file| file.metadata()).map(|file| owner(&file)).map_err(failed)?;
+    let folder = parent.join(name(user));
+    if is_usable(&folder, user) {
         return Ok(folder);
     }
-    write(&parent, &folder).map_err(|source| BundledError::Write { folder: folder.clone(), source })?;
-    Ok(folder)
-}
-
-/// Whether every file is there with its contents: others can write to a temporary folder too.
-fn is_whole(folder: &Path) -> bool {
-    FILES.iter().all(|(name, bytes)| fs::read(folder.join(name)).is_ok_and(|found| found == *bytes))
-}
-
-fn write(parent: &Path, folder: &Path) -> io::Result<()> {
-    let fresh = tempfile::Builder::new().prefix("hallmark-bundled-").tempdir_in(parent)?;
-    for (name, bytes) in FILES {
-        fs::write(fresh.path().join(name), bytes)?;
+    // Whether it worked shows in the folder. Another process may have been quicker, which is as good.
+    replace(&folder).ok();
+    if is_usable(&folder, user) {
+        return Ok(folder);
     }
-    if folder.exists() {
+    let private = tempfile::Builder::new().prefix("hallmark-bundled-").tempdir_in(parent).map_err(failed)?;
+    write(private.path()).map_err(failed)?;
+    Ok(private.keep())
+}
+
+fn name(user: u32) -> String {
+    let digests: Vec<u8> = FILES.iter().flat_map(|(_, bytes)| keccak256(bytes)).collect();
+    let digest = keccak256(digests);
+    format!("hallmark-bundled-{}-{user}", hex::encode(&digest[..8]))
+}
+
+/// Whether every file is there with its contents, in a folder that nobody else can change: others can write to the
+/// temporary files too, and could alter a folder of theirs after it was looked at.
+fn is_usable(folder: &Path, user: u32) -> bool {
+    let is_ours = folder.symlink_metadata().is_ok_and(|found| found.is_dir() && owner(&found) == user);
+    is_ours && FILES.iter().all(|(name, bytes)| fs::read(folder.join(name)).is_ok_and(|found| found == *bytes))
+}
+
+#[cfg(unix)]
+fn owner(metadata: &Metadata) -> u32 {
+    std::os::unix::fs::MetadataExt::uid(metadata)
+}
+
+/// Elsewhere each user has temporary files of his own.
+#[cfg(not(unix))]
+fn owner(_metadata: &Metadata) -> u32 {
+    0
+}
+
+fn replace(folder: &Path) -> io::Result<()> {
+    if folder.symlink_metadata().is_ok() {
         fs::remove_dir_all(folder)?;
     }
-    match fs::rename(fresh.path(), folder) {
-        // Another process was quicker.
-        Err(_) if is_whole(folder) => Ok(()),
-        done => done,
-    }
+    let partial = PartialFolder::beside(folder)?;
+    write(partial.path())?;
+    Ok(partial.finish()?)
+}
+
+fn write(folder: &Path) -> io::Result<()> {
+    FILES.iter().try_for_each(|(name, bytes)| partial::write(&folder.join(name), bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn user(parent: &Path) -> u32 {
+        owner(&parent.metadata().unwrap())
+    }
+
+    #[test]
+    fn a_folder_is_written_once_and_found_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = directory_in(parent.path()).unwrap();
+        let written = fs::metadata(folder.join("config.json")).unwrap().modified().unwrap();
+        assert_eq!(directory_in(parent.path()).unwrap(), folder);
+        assert_eq!(fs::metadata(folder.join("config.json")).unwrap().modified().unwrap(), written);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
     #[test]
     fn a_damaged_copy_is_written_anew() {
-        let folder = directory().unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        let folder = directory_in(parent.path()).unwrap();
         fs::write(folder.join("config.json"), "{}").unwrap();
-        assert_eq!(directory().unwrap(), folder);
-        assert!(is_whole(&folder));
+        assert_eq!(directory_in(parent.path()).unwrap(), folder);
+        assert!(is_usable(&folder, user(parent.path())));
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_not_used() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = directory_in(parent.path()).unwrap();
+        let user = user(parent.path());
+        assert!(is_usable(&folder, user));
+        #[cfg(unix)]
+        assert!(!is_usable(&folder, user + 1));
+        assert_ne!(name(user), name(user + 1));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_freed_leads_to_a_folder_of_its_own() {
+        let parent = tempfile::tempdir().unwrap();
+        let user = user(parent.path());
+        // A file cannot be removed as folders are, so it stands for a folder that somebody else owns.
+        let taken = parent.path().join(name(user));
+        fs::write(&taken, "taken").unwrap();
+        let folder = directory_in(parent.path()).unwrap();
+        assert!(folder != taken && is_usable(&folder, user));
+        assert_eq!(fs::read_to_string(&taken).unwrap(), "taken");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_followed() {
+        let (parent, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let target = directory_in(elsewhere.path()).unwrap();
+        let link = parent.path().join(name(user(parent.path())));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let folder = directory_in(parent.path()).unwrap();
+        assert!(folder.symlink_metadata().unwrap().is_dir());
+        assert!(is_usable(&target, user(parent.path())), "what the link names is left alone");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_may_read_the_folder_as_far_as_the_umask_lets_them() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let parent = tempfile::tempdir().unwrap();
+        let plain = parent.path().join("plain");
+        fs::create_dir(&plain).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&directory_in(parent.path()).unwrap()), mode(&plain));
     }
 }

@@ -15,6 +15,16 @@ pub(crate) enum PartialError {
     Write { path: PathBuf, source: io::Error },
 }
 
+/// For callers that have one reason to give up, whatever it was.
+impl From<PartialError> for io::Error {
+    fn from(error: PartialError) -> Self {
+        match error {
+            PartialError::Occupied(_) => Self::from(io::ErrorKind::AlreadyExists),
+            PartialError::Write { source, .. } => source,
+        }
+    }
+}
+
 /// A folder beside the final one, so that the rename stays within one file system; removed unless it is finished.
 pub(crate) struct PartialFolder {
     folder: tempfile::TempDir,
