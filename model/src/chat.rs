@@ -111,11 +111,6 @@ impl Message {
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
-
-    /// A message from the assistant.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self::new("assistant", content)
-    }
 }
 
 /// A model's chat template. Cloning is cheap.
