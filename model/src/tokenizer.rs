@@ -87,6 +87,7 @@ pub enum SpecialTokens {
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     decoding: Arc<Decoding>,
+    longest_token_bytes: usize,
     digest: TokenizerDigest,
 }
 
@@ -120,7 +121,8 @@ impl Tokenizer {
         let decoding = Decoding::of(inner.get_decoder())
             .map_err(|decoder| TokenizerError::Decoder { path: path.clone(), decoder })?;
         let digest = digest(&definition, &inner);
-        Ok(Self { inner: Arc::new(inner), decoding: Arc::new(decoding), digest })
+        let longest_token_bytes = inner.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
+        Ok(Self { inner: Arc::new(inner), decoding: Arc::new(decoding), longest_token_bytes, digest })
     }
 
     /// Ids of a text. The text of a special token inside it becomes that token, as in transformers.
@@ -171,6 +173,12 @@ impl Tokenizer {
     /// Number of ids, added tokens included. A model's logits may be wider than this (padding), and rarely narrower.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// Bytes of the longest token as the vocabulary spells it, which is never shorter than its text. A text of `n` times
+    /// as many has more than `n` tokens, unless the tokenizer drops most of it.
+    pub fn longest_token_bytes(&self) -> usize {
+        self.longest_token_bytes
     }
 
     /// Keccak-256 over `tokenizer.json` in canonical form (object keys sorted, no blanks) and the added tokens, so that

@@ -17,7 +17,7 @@ mod types;
 
 use axum::{Router, http::Method, http::Uri, routing};
 
-use self::error::ApiError;
+use self::{chat::Chat, completions::Completions, error::ApiError};
 use crate::state::AppState;
 
 /// The OpenAI routes, and answers in OpenAI's shape for every other path and method.
@@ -25,8 +25,8 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new()
         .route("/v1/models", routing::get(models::list))
         .route("/v1/models/{*id}", routing::get(models::retrieve))
-        .route("/v1/completions", routing::post(completions::create))
-        .route("/v1/chat/completions", routing::post(chat::create))
+        .route("/v1/completions", routing::post(generate::create::<Completions>))
+        .route("/v1/chat/completions", routing::post(generate::create::<Chat>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
 }

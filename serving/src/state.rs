@@ -2,7 +2,9 @@
 
 use std::{
     io,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -64,8 +66,14 @@ pub struct Limits {
     pub body_bytes: usize,
     /// A body that takes longer to arrive is refused.
     pub body_timeout: Duration,
-    /// Requests between their first byte and their last, over all models; more are refused with 429.
+    /// Requests between their first byte and their last, over all models; more are refused with 429. A job that works on
+    /// a request counts until it has ended, even if the client hung up.
     pub open_requests: usize,
+    /// Bytes of all request bodies together from their arrival until they are token ids; what exceeds them is refused
+    /// with 429. Not to be less than `body_bytes`.
+    pub text_bytes: usize,
+    /// Prompts that are rendered and tokenized at the same time; more wait.
+    pub encoders: NonZeroUsize,
     /// Tokens of a chat answer that names no limit, if the context has room for as many. It bounds the memory that such a
     /// request reserves; an answer that reaches it ends with `length`.
     pub default_completion_tokens: usize,
@@ -82,7 +90,9 @@ impl Default for Limits {
         Self {
             body_bytes: 2 << 20,
             body_timeout: Duration::from_secs(30),
-            open_requests: 4096,
+            open_requests: 1024,
+            text_bytes: 256 << 20,
+            encoders: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             default_completion_tokens: 2048,
             stalled_reader_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(30),
@@ -115,6 +125,8 @@ struct Shared {
     /// Request ids, and seeds for requests that bring none.
     random: Mutex<ChaCha8Rng>,
     open_requests: Arc<Semaphore>,
+    text_bytes: Arc<Semaphore>,
+    encoders: Arc<Semaphore>,
     tasks: TaskTracker,
     abort: CancellationToken,
 }
@@ -123,14 +135,16 @@ impl AppState {
     /// A host of these models. Of two models with one id the first is served. `seed` is for request ids and for the
     /// sampling of requests that bring no seed: take it from the operating system, unless runs must be repeatable.
     pub fn new(models: Vec<ServedModel>, limits: Limits, clock: Clock, seed: u64) -> Self {
-        let open_requests = Arc::new(Semaphore::new(limits.open_requests.min(Semaphore::MAX_PERMITS)));
+        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             shared: Arc::new(Shared {
                 models: models.into_iter().map(Arc::new).collect(),
+                open_requests: semaphore(limits.open_requests),
+                text_bytes: semaphore(limits.text_bytes),
+                encoders: semaphore(limits.encoders.get()),
                 limits,
                 clock,
                 random: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
-                open_requests,
                 tasks: TaskTracker::new(),
                 abort: CancellationToken::new(),
             }),
@@ -170,6 +184,17 @@ impl AppState {
     /// Leave to have one more request open, until it is dropped; `None` when there are too many.
     pub(crate) fn open_request(&self) -> Option<OwnedSemaphorePermit> {
         self.shared.open_requests.clone().try_acquire_owned().ok()
+    }
+
+    /// Room for so many more bytes of a body, until it is dropped; `None` when there is none.
+    pub(crate) fn reserve_text(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.shared.text_bytes.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    }
+
+    /// Waits for its turn to render and tokenize a prompt. The turn lasts until it is dropped.
+    pub(crate) async fn encoder(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes the semaphore, so there is always a turn.
+        self.shared.encoders.clone().acquire_owned().await.ok()
     }
 
     /// Runs what outlives a handler.

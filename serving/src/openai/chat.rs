@@ -1,39 +1,19 @@
 //! `POST /v1/chat/completions`: answers a chat.
 
-use axum::{extract::State, response::Response};
-use model::{ChatTemplate, Message, Tokenizer, chat::ChatError};
+use model::{Message, SpecialTokens, chat::ChatError};
 use serde_json::value::RawValue;
 
 use super::{
     error::ApiError,
     fields::{Fields, Kind, Unsupported, kind},
-    generate::{self, Checked, Wording},
-    parameters::{HARMLESS, Parameters},
-    request::RequestBody,
+    generate::{Endpoint, tokenize},
     types::{ChatChoice, ChatChunkChoice, ChatMessage, Delta},
 };
-use crate::{engine::FinishReason, state::AppState};
+use crate::{
+    engine::FinishReason,
+    state::{Limits, ServedModel},
+};
 
-const UNSUPPORTED: &[Unsupported] = &[
-    ("n", &["1"]),
-    ("logprobs", &["false"]),
-    ("top_logprobs", &["0"]),
-    ("logit_bias", &["{}"]),
-    ("frequency_penalty", &["0", "0.0"]),
-    ("presence_penalty", &["0", "0.0"]),
-    ("response_format", &[r#"{"type":"text"}"#]),
-    ("modalities", &[r#"["text"]"#]),
-    ("tools", &["[]"]),
-    ("tool_choice", &["\"none\"", "\"auto\""]),
-    ("functions", &["[]"]),
-    ("function_call", &["\"none\"", "\"auto\""]),
-    ("audio", &["null"]),
-    ("prediction", &["null"]),
-    ("reasoning_effort", &["null"]),
-    ("verbosity", &["null"]),
-    ("web_search_options", &["null"]),
-    ("moderation", &["null"]),
-];
 /// As answers come back to us when clients send their history.
 const UNSUPPORTED_IN_MESSAGE: &[Unsupported] = &[
     ("name", &["null"]),
@@ -45,24 +25,87 @@ const UNSUPPORTED_IN_MESSAGE: &[Unsupported] = &[
     ("function_call", &["null"]),
 ];
 
-pub(super) async fn create(State(state): State<AppState>, body: RequestBody) -> Result<Response, ApiError> {
-    let mut fields = Fields::of_body(&body.text)?;
-    let id: String = fields.require("model", "a string")?;
-    let model = state.model(&id).ok_or_else(|| ApiError::model_not_found(&id))?.clone();
-    let messages: Vec<&RawValue> = fields.require("messages", "a list of messages")?;
-    let messages = parse_messages(&messages)?;
-    let parameters = Parameters::take(&mut fields, &["max_tokens", "max_completion_tokens"])?;
-    fields.refuse_rest(HARMLESS, UNSUPPORTED)?;
+/// `/v1/chat/completions`.
+pub(super) struct Chat;
 
-    let template = model.chat_template.clone().ok_or_else(|| {
-        let message = "This model has no chat template and only completes text. Use /v1/completions.";
-        ApiError::invalid("chat_not_supported", message).about("model")
-    })?;
-    let tokenizer = model.tokenizer.clone();
-    let prompt = generate::on_own_thread(&state, move || encode(&template, &tokenizer, &messages)).await??;
-    let default_max_tokens = state.limits().default_completion_tokens;
-    let checked = Checked { model, prompt, parameters, default_max_tokens, permit: body.permit };
-    generate::respond::<ChatWording>(&state, checked).await
+impl Chat {
+    fn chunk(delta: Delta, reason: Option<FinishReason>) -> ChatChunkChoice {
+        ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason: reason.map(Into::into) }
+    }
+}
+
+impl Endpoint for Chat {
+    type Prompt = Vec<Message>;
+    type WholeChoice = ChatChoice;
+    type ChunkChoice = ChatChunkChoice;
+
+    const TOKEN_LIMITS: &'static [&'static str] = &["max_tokens", "max_completion_tokens"];
+    const UNSUPPORTED: &'static [Unsupported] = &[
+        ("n", &["1"]),
+        ("logprobs", &["false"]),
+        ("top_logprobs", &["0"]),
+        ("logit_bias", &["{}"]),
+        ("frequency_penalty", &["0", "0.0"]),
+        ("presence_penalty", &["0", "0.0"]),
+        ("response_format", &[r#"{"type":"text"}"#]),
+        ("modalities", &[r#"["text"]"#]),
+        ("tools", &["[]"]),
+        ("tool_choice", &["\"none\"", "\"auto\""]),
+        ("functions", &["[]"]),
+        ("function_call", &["\"none\"", "\"auto\""]),
+        ("audio", &["null"]),
+        ("prediction", &["null"]),
+        ("reasoning_effort", &["null"]),
+        ("verbosity", &["null"]),
+        ("web_search_options", &["null"]),
+        ("moderation", &["null"]),
+    ];
+    const ID_PREFIX: &'static str = "chatcmpl-";
+    const WHOLE_OBJECT: &'static str = "chat.completion";
+    const CHUNK_OBJECT: &'static str = "chat.completion.chunk";
+
+    fn default_max_tokens(limits: &Limits) -> usize {
+        limits.default_completion_tokens
+    }
+
+    fn take_prompt(fields: &mut Fields<'_>) -> Result<Vec<Message>, ApiError> {
+        parse_messages(&fields.require::<Vec<&RawValue>>("messages", "a list of messages")?)
+    }
+
+    fn encode(messages: Vec<Message>, model: &ServedModel) -> Result<Vec<u32>, ApiError> {
+        let template = model.chat_template.as_ref().ok_or_else(|| {
+            let message = "This model has no chat template and only completes text. Use /v1/completions.";
+            ApiError::invalid("chat_not_supported", message).about("model")
+        })?;
+        let text = template.render(&messages, true).map_err(|error| match error {
+            ChatError::Refused { reason } => {
+                let message = format!("The model's chat template refuses these messages: {reason}");
+                ApiError::invalid("invalid_messages", message).about("messages")
+            }
+            // The source is not logged: a template's error may quote the messages.
+            _ => ApiError::invalid("invalid_messages", "The model's chat template cannot render these messages.")
+                .about("messages"),
+        })?;
+        // The template has written the special tokens.
+        tokenize(model, &text, SpecialTokens::Omit)
+    }
+
+    fn whole(text: String, reason: FinishReason) -> ChatChoice {
+        let message = ChatMessage { role: "assistant", content: text, refusal: None };
+        ChatChoice { index: 0, message, logprobs: None, finish_reason: reason.into() }
+    }
+
+    fn opening() -> Option<ChatChunkChoice> {
+        Some(Self::chunk(Delta { role: Some("assistant"), content: Some(String::new()) }, None))
+    }
+
+    fn piece(text: String) -> ChatChunkChoice {
+        Self::chunk(Delta { role: None, content: Some(text) }, None)
+    }
+
+    fn closing(reason: FinishReason) -> ChatChunkChoice {
+        Self::chunk(Delta::default(), Some(reason))
+    }
 }
 
 fn parse_messages(messages: &[&RawValue]) -> Result<Vec<Message>, ApiError> {
@@ -113,52 +156,4 @@ fn parse_part(part: &RawValue, path: &str) -> Result<String, ApiError> {
     let text = fields.require("text", "a string")?;
     fields.refuse_rest(&[], &[])?;
     Ok(text)
-}
-
-fn encode(template: &ChatTemplate, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, ApiError> {
-    let text = template.render(messages, true).map_err(|error| match error {
-        ChatError::Refused { reason } => {
-            let message = format!("The model's chat template refuses these messages: {reason}");
-            ApiError::invalid("invalid_messages", message).about("messages")
-        }
-        // The source is not logged: a template's error may quote the messages.
-        _ => ApiError::invalid("invalid_messages", "The model's chat template cannot render these messages.")
-            .about("messages"),
-    })?;
-    let encoded = tokenizer.encode_template(&text);
-    encoded.map_err(|error| ApiError::internal("The chat could not be tokenized.").caused_by(error))
-}
-
-/// Wording of `/v1/chat/completions`.
-struct ChatWording;
-
-impl ChatWording {
-    fn chunk(delta: Delta, reason: Option<FinishReason>) -> ChatChunkChoice {
-        ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason: reason.map(Into::into) }
-    }
-}
-
-impl Wording for ChatWording {
-    const ID_PREFIX: &'static str = "chatcmpl-";
-    const WHOLE_OBJECT: &'static str = "chat.completion";
-    const CHUNK_OBJECT: &'static str = "chat.completion.chunk";
-    type WholeChoice = ChatChoice;
-    type ChunkChoice = ChatChunkChoice;
-
-    fn whole(text: String, reason: FinishReason) -> ChatChoice {
-        let message = ChatMessage { role: "assistant", content: text, refusal: None };
-        ChatChoice { index: 0, message, logprobs: None, finish_reason: reason.into() }
-    }
-
-    fn opening() -> Option<ChatChunkChoice> {
-        Some(Self::chunk(Delta { role: Some("assistant"), content: Some(String::new()) }, None))
-    }
-
-    fn piece(text: String) -> ChatChunkChoice {
-        Self::chunk(Delta { role: None, content: Some(text) }, None)
-    }
-
-    fn closing(reason: FinishReason) -> ChatChunkChoice {
-        Self::chunk(Delta::default(), Some(reason))
-    }
 }

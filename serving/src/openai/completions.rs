@@ -1,56 +1,85 @@
 //! `POST /v1/completions`: continues a text.
 
-use axum::{extract::State, response::Response};
-use model::{SpecialTokens, Tokenizer};
+use model::SpecialTokens;
 use serde_json::value::RawValue;
 
 use super::{
     error::ApiError,
     fields::{Fields, Kind, Unsupported, kind},
-    generate::{self, Checked, Wording},
-    parameters::{HARMLESS, Parameters},
-    request::RequestBody,
+    generate::{Endpoint, tokenize},
     types::TextChoice,
 };
-use crate::{engine::FinishReason, state::AppState};
-
-/// OpenAI's default for this endpoint.
-const DEFAULT_MAX_TOKENS: usize = 16;
-const UNSUPPORTED: &[Unsupported] = &[
-    ("n", &["1"]),
-    ("best_of", &["1"]),
-    ("echo", &["false"]),
-    ("suffix", &["\"\"", "null"]),
-    ("logprobs", &["null"]),
-    ("logit_bias", &["{}"]),
-    ("frequency_penalty", &["0", "0.0"]),
-    ("presence_penalty", &["0", "0.0"]),
-];
+use crate::{
+    engine::FinishReason,
+    state::{Limits, ServedModel},
+};
 
 /// What to continue. No `Debug`: it is private.
-enum Prompt {
+pub(super) enum Prompt {
     Text(String),
     Ids(Vec<u32>),
 }
 
-pub(super) async fn create(State(state): State<AppState>, body: RequestBody) -> Result<Response, ApiError> {
-    let mut fields = Fields::of_body(&body.text)?;
-    let id: String = fields.require("model", "a string")?;
-    let model = state.model(&id).ok_or_else(|| ApiError::model_not_found(&id))?.clone();
-    let prompt = fields.take_raw("prompt").ok_or_else(|| ApiError::missing("prompt"))?;
-    let prompt = parse_prompt(prompt)?;
-    let parameters = Parameters::take(&mut fields, &["max_tokens"])?;
-    fields.refuse_rest(HARMLESS, UNSUPPORTED)?;
+/// `/v1/completions`.
+pub(super) struct Completions;
 
-    let prompt = match prompt {
-        Prompt::Ids(ids) => ids,
-        Prompt::Text(text) => {
-            let tokenizer = model.tokenizer.clone();
-            generate::on_own_thread(&state, move || encode(&tokenizer, &text)).await??
+impl Completions {
+    fn choice(text: String, reason: Option<FinishReason>) -> TextChoice {
+        TextChoice { index: 0, text, logprobs: None, finish_reason: reason.map(Into::into) }
+    }
+}
+
+impl Endpoint for Completions {
+    type Prompt = Prompt;
+    type WholeChoice = TextChoice;
+    type ChunkChoice = TextChoice;
+
+    const TOKEN_LIMITS: &'static [&'static str] = &["max_tokens"];
+    const UNSUPPORTED: &'static [Unsupported] = &[
+        ("n", &["1"]),
+        ("best_of", &["1"]),
+        ("echo", &["false"]),
+        ("suffix", &["\"\"", "null"]),
+        ("logprobs", &["null"]),
+        ("logit_bias", &["{}"]),
+        ("frequency_penalty", &["0", "0.0"]),
+        ("presence_penalty", &["0", "0.0"]),
+    ];
+    const ID_PREFIX: &'static str = "cmpl-";
+    const WHOLE_OBJECT: &'static str = "text_completion";
+    const CHUNK_OBJECT: &'static str = "text_completion";
+
+    /// OpenAI's default for this endpoint.
+    fn default_max_tokens(_limits: &Limits) -> usize {
+        16
+    }
+
+    fn take_prompt(fields: &mut Fields<'_>) -> Result<Prompt, ApiError> {
+        parse_prompt(fields.take_raw("prompt").ok_or_else(|| ApiError::missing("prompt"))?)
+    }
+
+    fn encode(prompt: Prompt, model: &ServedModel) -> Result<Vec<u32>, ApiError> {
+        match prompt {
+            Prompt::Ids(ids) => Ok(ids),
+            Prompt::Text(text) => tokenize(model, &text, SpecialTokens::Add),
         }
-    };
-    let checked = Checked { model, prompt, parameters, default_max_tokens: DEFAULT_MAX_TOKENS, permit: body.permit };
-    generate::respond::<TextWording>(&state, checked).await
+    }
+
+    fn whole(text: String, reason: FinishReason) -> TextChoice {
+        Self::choice(text, Some(reason))
+    }
+
+    fn opening() -> Option<TextChoice> {
+        None
+    }
+
+    fn piece(text: String) -> TextChoice {
+        Self::choice(text, None)
+    }
+
+    fn closing(reason: FinishReason) -> TextChoice {
+        Self::choice(String::new(), Some(reason))
+    }
 }
 
 /// A text, a list of token ids, or a list of one of either.
@@ -73,42 +102,4 @@ fn parse_prompt(value: &RawValue) -> Result<Prompt, ApiError> {
         _ => return Err(wrong()),
     }
     .map_err(|_| wrong())
-}
-
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, ApiError> {
-    let encoded = tokenizer.encode(text, SpecialTokens::Add);
-    encoded.map_err(|error| ApiError::internal("The prompt could not be tokenized.").caused_by(error))
-}
-
-/// Wording of `/v1/completions`.
-struct TextWording;
-
-impl TextWording {
-    fn choice(text: String, reason: Option<FinishReason>) -> TextChoice {
-        TextChoice { index: 0, text, logprobs: None, finish_reason: reason.map(Into::into) }
-    }
-}
-
-impl Wording for TextWording {
-    const ID_PREFIX: &'static str = "cmpl-";
-    const WHOLE_OBJECT: &'static str = "text_completion";
-    const CHUNK_OBJECT: &'static str = "text_completion";
-    type WholeChoice = TextChoice;
-    type ChunkChoice = TextChoice;
-
-    fn whole(text: String, reason: FinishReason) -> TextChoice {
-        Self::choice(text, Some(reason))
-    }
-
-    fn opening() -> Option<TextChoice> {
-        None
-    }
-
-    fn piece(text: String) -> TextChoice {
-        Self::choice(text, None)
-    }
-
-    fn closing(reason: FinishReason) -> TextChoice {
-        Self::choice(String::new(), Some(reason))
-    }
 }

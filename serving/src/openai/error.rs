@@ -146,6 +146,15 @@ impl ApiError {
         Self::invalid("context_length_exceeded", message)
     }
 
+    /// 400 for a text that is too long for the context however it is tokenized.
+    pub(crate) fn text_exceeds_context(context: usize, bytes: usize) -> Self {
+        let message = format!(
+            "This model's maximum context length is {context} tokens, and your prompt has {bytes} bytes, which cannot fit. \
+             Shorten the prompt."
+        );
+        Self::invalid("context_length_exceeded", message)
+    }
+
     /// 429 for a host that has enough to do.
     pub(crate) fn busy(retry_after: Duration) -> Self {
         let message = "The server is busy. Try again after the time in the Retry-After header.".to_owned();

@@ -1,17 +1,21 @@
-//! From a checked request to its answer, the same for both endpoints.
+//! From a request to its answer, the same for both endpoints.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use axum::{
     Json,
+    extract::State,
     response::{IntoResponse, Response},
 };
+use model::SpecialTokens;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     error::ApiError,
-    parameters::Parameters,
+    fields::{Fields, Unsupported},
+    parameters::{HARMLESS, Parameters},
+    request::{Leave, RequestBody},
     sse,
     stop::StopMatcher,
     text::{TextEvent, TextStream},
@@ -19,17 +23,29 @@ use super::{
 };
 use crate::{
     engine::{EngineError, FinishReason, GenerationRequest},
-    state::{AppState, ServedModel},
+    state::{AppState, Limits, ServedModel},
     usage::Usage,
 };
 
-/// How an endpoint words its answers.
-pub(super) trait Wording: 'static {
+/// What an endpoint does in its own way.
+pub(super) trait Endpoint: 'static {
+    /// What to answer or to continue, as the client wrote it.
+    type Prompt: Send + 'static;
+    type WholeChoice: Serialize + Send + Sync;
+    type ChunkChoice: Serialize + Send + Sync;
+
+    /// Names under which clients send the limit on the completion's tokens.
+    const TOKEN_LIMITS: &'static [&'static str];
+    const UNSUPPORTED: &'static [Unsupported];
     const ID_PREFIX: &'static str;
     const WHOLE_OBJECT: &'static str;
     const CHUNK_OBJECT: &'static str;
-    type WholeChoice: Serialize + Send + Sync;
-    type ChunkChoice: Serialize + Send + Sync;
+
+    /// Completion tokens when the client names no limit and the context has room.
+    fn default_max_tokens(limits: &Limits) -> usize;
+    fn take_prompt(fields: &mut Fields<'_>) -> Result<Self::Prompt, ApiError>;
+    /// Token ids of the templated prompt, special tokens included. Takes its time.
+    fn encode(prompt: Self::Prompt, model: &ServedModel) -> Result<Vec<u32>, ApiError>;
 
     fn whole(text: String, reason: FinishReason) -> Self::WholeChoice;
     /// The chunk before the first text, if there is one.
@@ -60,45 +76,94 @@ impl Head {
 }
 
 /// A request whose every field has been checked. No `Debug`: it holds a prompt.
-pub(super) struct Checked {
-    pub(super) model: Arc<ServedModel>,
-    pub(super) prompt: Vec<u32>,
-    pub(super) parameters: Parameters,
-    /// Completion tokens when the client names no limit and the context has room.
-    pub(super) default_max_tokens: usize,
-    pub(super) permit: OwnedSemaphorePermit,
+struct Checked<P> {
+    model: Arc<ServedModel>,
+    prompt: P,
+    parameters: Parameters,
 }
 
-/// Generates and answers, in one piece or as a stream. Failures before the first text have a status of their own.
-pub(super) async fn respond<W: Wording>(state: &AppState, checked: Checked) -> Result<Response, ApiError> {
-    let Checked { model, prompt, parameters, default_max_tokens, permit } = checked;
+/// Answers in one piece or as a stream. Failures before the first text have a status of their own.
+pub(super) async fn create<E: Endpoint>(
+    State(state): State<AppState>,
+    RequestBody { text, leave }: RequestBody,
+) -> Result<Response, ApiError> {
+    let Checked { model, prompt, parameters } = check::<E>(&state, &text)?;
+    // What it said has been copied out, and the wait from here on may be long.
+    drop(text);
+    let (prompt, open) = encode::<E>(&state, model.clone(), prompt, leave).await?;
     if prompt.is_empty() {
         return Err(ApiError::empty_prompt());
     }
+    let limits = state.limits();
     let head = Head {
-        id: state.draw_id(W::ID_PREFIX),
+        id: state.draw_id(E::ID_PREFIX),
         created: state.now().0,
         model: model.id.clone(),
         system_fingerprint: model.system_fingerprint.clone(),
     };
     let usage = Usage::of_prompt(&prompt);
-    let max_tokens = completion_limit(&model, prompt.len(), parameters.max_tokens, default_max_tokens)?;
+    let default = E::default_max_tokens(limits);
+    let max_tokens = completion_limit(&model, prompt.len(), parameters.max_tokens, default)?;
     let mut sampling = parameters.sampling;
     if !parameters.seeded {
         sampling.seed = state.draw_seed();
     }
     let request = GenerationRequest { prompt, max_tokens, stop_tokens: model.stop_tokens.clone(), sampling };
-    let tokens = model.engine.submit(request).map_err(|error| ApiError::engine(error, state.limits().retry_after))?;
-    let mut text = TextStream::new(head.id.clone(), model, tokens, StopMatcher::new(parameters.stop), usage);
+    let tokens = model.engine.submit(request).map_err(|error| ApiError::engine(error, limits.retry_after))?;
+    let stops = StopMatcher::new(parameters.stop);
+    let mut text = TextStream::new(head.id.clone(), model, tokens, stops, usage);
 
     match parameters.stream {
-        None => whole::<W>(state, &head, text).await,
+        // The request is open until this is answered; dropped with the handler if the client hangs up.
+        None => whole::<E>(&state, &head, text, open).await,
         Some(options) => {
-            let first = next_or_abort(state, &mut text).await?;
+            let first = next_or_abort(&state, &mut text).await?;
             let include_usage = options.include_usage.unwrap_or(false);
-            Ok(sse::respond::<W>(state, sse::Opened { head, text, first, include_usage, permit }))
+            Ok(sse::respond::<E>(&state, sse::Opened { head, text, first, include_usage, permit: open }))
         }
     }
+}
+
+fn check<E: Endpoint>(state: &AppState, text: &str) -> Result<Checked<E::Prompt>, ApiError> {
+    let mut fields = Fields::of_body(text)?;
+    let id: String = fields.require("model", "a string")?;
+    let model = state.model(&id).ok_or_else(|| ApiError::model_not_found(&id))?.clone();
+    let prompt = E::take_prompt(&mut fields)?;
+    let parameters = Parameters::take(&mut fields, E::TOKEN_LIMITS)?;
+    fields.refuse_rest(HARMLESS, E::UNSUPPORTED)?;
+    Ok(Checked { model, prompt, parameters })
+}
+
+/// Renders and tokenizes on a thread where that holds up no other request, no more prompts at once than there are
+/// encoders.
+///
+/// A client that hangs up while its prompt waits takes it along. Once begun, the work cannot be stopped: it keeps the
+/// request's leave to the end, so that hanging up does not make room for more of it.
+async fn encode<E: Endpoint>(
+    state: &AppState,
+    model: Arc<ServedModel>,
+    prompt: E::Prompt,
+    leave: Leave,
+) -> Result<(Vec<u32>, OwnedSemaphorePermit), ApiError> {
+    let turn = state.encoder().await;
+    let work = move || {
+        let ids = E::encode(prompt, &model);
+        let Leave { open, text } = leave;
+        drop((text, turn));
+        ids.map(|ids| (ids, open))
+    };
+    let result = state.tasks().spawn_blocking(work).await;
+    result.map_err(|error| ApiError::internal("The request could not be processed.").caused_by(error))?
+}
+
+/// Token ids of a text. One that cannot fit the context is refused before any work is spent on it.
+pub(super) fn tokenize(model: &ServedModel, text: &str, special: SpecialTokens) -> Result<Vec<u32>, ApiError> {
+    let context = model.engine.context_length();
+    if text.len() > context.saturating_mul(model.tokenizer.longest_token_bytes()) {
+        return Err(ApiError::text_exceeds_context(context, text.len()));
+    }
+    let encoded = model.tokenizer.encode(text, special);
+    encoded.map_err(|error| ApiError::internal("The prompt could not be tokenized.").caused_by(error))
 }
 
 /// The next piece, or why there will be none.
@@ -112,16 +177,12 @@ pub(super) async fn next_or_abort(state: &AppState, text: &mut TextStream) -> Re
     event.map_err(|error| ApiError::engine(error, state.limits().retry_after))
 }
 
-/// Runs work for the CPU (templates, tokenizer) where it does not hold up other requests.
-pub(super) async fn on_own_thread<T: Send + 'static>(
+async fn whole<E: Endpoint>(
     state: &AppState,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let result = state.tasks().spawn_blocking(work).await;
-    result.map_err(|error| ApiError::internal("The request could not be processed.").caused_by(error))
-}
-
-async fn whole<W: Wording>(state: &AppState, head: &Head, mut text: TextStream) -> Result<Response, ApiError> {
+    head: &Head,
+    mut text: TextStream,
+    _open: OwnedSemaphorePermit,
+) -> Result<Response, ApiError> {
     let mut content = String::new();
     let reason = loop {
         match next_or_abort(state, &mut text).await? {
@@ -130,7 +191,7 @@ async fn whole<W: Wording>(state: &AppState, head: &Head, mut text: TextStream) 
         }
     };
     let figures = UsageFigures::from(text.usage());
-    let reply = head.reply(W::WHOLE_OBJECT, vec![W::whole(content, reason)], Some(Some(figures)));
+    let reply = head.reply(E::WHOLE_OBJECT, vec![E::whole(content, reason)], Some(Some(figures)));
     Ok(Json(reply).into_response())
 }
 
@@ -145,8 +206,8 @@ fn completion_limit(
     let room = context.saturating_sub(prompt);
     let exceeded = || ApiError::context_exceeded(context, prompt, asked.map(NonZeroUsize::get));
     match asked {
-        Some(asked) if asked.get() <= room => Ok(asked),
-        Some(_) => Err(exceeded()),
+        Some(asked) if asked.get() > room => Err(exceeded()),
+        Some(asked) => Ok(asked),
         None => NonZeroUsize::new(room.min(default)).ok_or_else(exceeded),
     }
 }

@@ -1,7 +1,5 @@
 //! Reads request bodies within limits of size and time.
 
-use std::time::Duration;
-
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
@@ -20,8 +18,16 @@ const DISCARDED_LIMITS: usize = 8;
 /// A body that is UTF-8 and within the limits, and the leave to work on it. No `Debug`: it holds a prompt.
 pub(super) struct RequestBody {
     pub(super) text: String,
+    pub(super) leave: Leave,
+}
+
+/// What a request counts for. It goes wherever the request goes, to other threads too.
+#[derive(Debug)]
+pub(super) struct Leave {
     /// Held until the last byte of the answer.
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) open: OwnedSemaphorePermit,
+    /// Held until the text is token ids; `None` for an empty body.
+    pub(super) text: Option<OwnedSemaphorePermit>,
 }
 
 impl FromRequest<AppState> for RequestBody {
@@ -29,7 +35,7 @@ impl FromRequest<AppState> for RequestBody {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let limits = state.limits();
-        let permit = state.open_request().ok_or_else(|| ApiError::busy(limits.retry_after))?;
+        let open = state.open_request().ok_or_else(|| ApiError::busy(limits.retry_after))?;
         if !is_json(request.headers()) {
             return Err(ApiError::not_json_type());
         }
@@ -37,10 +43,12 @@ impl FromRequest<AppState> for RequestBody {
         if declared.is_some_and(|bytes| bytes > limits.body_bytes.saturating_mul(DISCARDED_LIMITS)) {
             return Err(ApiError::body_too_large(limits.body_bytes));
         }
-        let bytes = read(request.into_body(), limits.body_bytes, limits.body_timeout).await?;
+        let read = time::timeout(limits.body_timeout, collect(request.into_body(), state)).await;
+        let (bytes, text) = read.map_err(|_| ApiError::body_timeout())??;
+        let leave = Leave { open, text };
         let text = String::from_utf8(bytes)
             .map_err(|_| ApiError::invalid("invalid_encoding", "The request body is not valid UTF-8."))?;
-        Ok(Self { text, permit })
+        Ok(Self { text, leave })
     }
 }
 
@@ -54,24 +62,29 @@ fn content_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn read(body: Body, limit_bytes: usize, patience: Duration) -> Result<Vec<u8>, ApiError> {
-    time::timeout(patience, collect(body, limit_bytes)).await.map_err(|_| ApiError::body_timeout())?
-}
-
-async fn collect(body: Body, limit_bytes: usize) -> Result<Vec<u8>, ApiError> {
+/// The bytes of a body, and the room that was reserved for them as they came: what a client only announces costs nobody.
+async fn collect(body: Body, state: &AppState) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), ApiError> {
+    let limits = state.limits();
+    let limit_bytes = limits.body_bytes;
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
     let mut received: usize = 0;
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| ApiError::invalid("incomplete_body", "The request body broke off."))?;
         received = received.saturating_add(chunk.len());
         if received <= limit_bytes {
+            let more = state.reserve_text(chunk.len()).ok_or_else(|| ApiError::busy(limits.retry_after))?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
             bytes.extend_from_slice(&chunk);
         } else if received > limit_bytes.saturating_mul(DISCARDED_LIMITS) {
             break;
         } else {
-            bytes = Vec::new();
+            (bytes, room) = (Vec::new(), None);
         }
     }
-    if received > limit_bytes { Err(ApiError::body_too_large(limit_bytes)) } else { Ok(bytes) }
+    if received > limit_bytes { Err(ApiError::body_too_large(limit_bytes)) } else { Ok((bytes, room)) }
 }

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     error::ApiError,
-    generate::{Head, Wording, next_or_abort},
+    generate::{Endpoint, Head, next_or_abort},
     text::{TextEvent, TextStream},
     types::UsageFigures,
 };
@@ -33,12 +33,12 @@ pub(super) struct Opened {
 }
 
 /// Answers 200 and lets a task of its own write the events.
-pub(super) fn respond<W: Wording>(state: &AppState, opened: Opened) -> Response {
+pub(super) fn respond<E: Endpoint>(state: &AppState, opened: Opened) -> Response {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
     let writer = Writer { state: state.clone(), sender };
     state.tasks().spawn(async move {
         // Only a reader that is gone ends the writing early, and then there is nobody to tell.
-        writer.write::<W>(opened).await.ok();
+        writer.write::<E>(opened).await.ok();
     });
     Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
@@ -54,19 +54,19 @@ struct Writer {
 }
 
 impl Writer {
-    async fn write<W: Wording>(&self, opened: Opened) -> Result<(), Gone> {
+    async fn write<E: Endpoint>(&self, opened: Opened) -> Result<(), Gone> {
         let Opened { head, mut text, first, include_usage, permit: _permit } = opened;
         // With `include_usage` every chunk but the last says `"usage": null`.
         let no_usage = || include_usage.then_some(None);
-        let chunk = |choice| head.reply(W::CHUNK_OBJECT, vec![choice], no_usage());
+        let chunk = |choice| head.reply(E::CHUNK_OBJECT, vec![choice], no_usage());
 
-        if let Some(opening) = W::opening() {
+        if let Some(opening) = E::opening() {
             self.send_json(&chunk(opening)).await?;
         }
         let mut next = Ok(first);
         let reason = loop {
             match next {
-                Ok(TextEvent::Piece(piece)) => self.send_json(&chunk(W::piece(piece))).await?,
+                Ok(TextEvent::Piece(piece)) => self.send_json(&chunk(E::piece(piece))).await?,
                 Ok(TextEvent::Finished(reason)) => break reason,
                 Err(error) => return self.send_error(&error).await,
             }
@@ -77,10 +77,10 @@ impl Writer {
                 next = next_or_abort(&self.state, &mut text) => next,
             };
         };
-        self.send_json(&chunk(W::closing(reason))).await?;
+        self.send_json(&chunk(E::closing(reason))).await?;
         if include_usage {
             let usage = Some(Some(UsageFigures::from(text.usage())));
-            self.send_json(&head.reply::<W::ChunkChoice>(W::CHUNK_OBJECT, Vec::new(), usage)).await?;
+            self.send_json(&head.reply::<E::ChunkChoice>(E::CHUNK_OBJECT, Vec::new(), usage)).await?;
         }
         self.send(Event::default().data("[DONE]")).await
     }

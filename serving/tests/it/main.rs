@@ -5,6 +5,7 @@ mod concurrency;
 mod faults;
 mod generation;
 mod hostile;
+mod limits;
 mod logs;
 mod refusals;
 mod shutdown;
