@@ -33,6 +33,11 @@ pub(crate) struct Host {
 impl Host {
     /// Listens first, so that a taken port is reported before anything else happens.
     pub(crate) async fn bind(model: Model, plan: HostPlan) -> anyhow::Result<Self> {
+        Self::bind_within(model, plan, Limits::default()).await
+    }
+
+    /// [`bind`](Self::bind) with limits of the host's own.
+    pub(crate) async fn bind_within(model: Model, plan: HostPlan, limits: Limits) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(plan.listen)
             .await
             .with_context(|| format!("failed to listen on {}", plan.listen))
@@ -41,7 +46,10 @@ impl Host {
         let settings = BuiltinSettings { streams: plan.streams, queue: plan.queue, ..BuiltinSettings::default() };
         let served = ServedModel::builtin(plan.name, Arc::new(model), system_clock(), &settings)
             .context("failed to start the engine")?;
-        let state = AppState::new(vec![served], Limits::default(), system_clock, plan.seed);
+        // Whoever waits in the queue or runs is open too: it must be the queue that fills first.
+        let open_requests = limits.open_requests.max(plan.streams.get().saturating_add(plan.queue));
+        let limits = Limits { open_requests, ..limits };
+        let state = AppState::new(vec![served], limits, system_clock, plan.seed);
         let url = Url::parse(&format!("http://{address}/v1")).context("failed to form the server's address")?;
         Ok(Self { listener, state, url })
     }

@@ -77,6 +77,11 @@ pub struct Limits {
     /// Tokens of a chat answer that names no limit, if the context has room for as many. It bounds the memory that such a
     /// request reserves; an answer that reaches it ends with `length`.
     pub default_completion_tokens: usize,
+    /// Most tokens that a client may ask for. An engine reserves memory for all of them.
+    pub max_completion_tokens: NonZeroUsize,
+    /// An answer that is not complete so long after its prompt was queued is broken off with an error. It bounds for how
+    /// long a client can hold a slot, even one whose absence does not show.
+    pub generation_timeout: Duration,
     /// A reader that takes nothing for so long while text waits for it has hung up.
     pub stalled_reader_timeout: Duration,
     /// How long running requests may go on after shutdown begins.
@@ -94,6 +99,8 @@ impl Default for Limits {
             text_bytes: 256 << 20,
             encoders: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             default_completion_tokens: 2048,
+            max_completion_tokens: NonZeroUsize::MIN.saturating_add(4095),
+            generation_timeout: Duration::from_secs(600),
             stalled_reader_timeout: Duration::from_secs(120),
             drain_timeout: Duration::from_secs(30),
             retry_after: Duration::from_secs(1),

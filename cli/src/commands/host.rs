@@ -1,9 +1,15 @@
 //! `hallmark host`
 
-use std::{net::SocketAddr, num::NonZeroUsize, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, builder::FalseyValueParser};
 use serde_json::json;
+use serving::Limits;
 
 use crate::{
     context::Context,
@@ -42,6 +48,15 @@ pub(crate) struct Host {
     /// Requests that wait; more are answered with 429
     #[arg(long, env = "HALLMARK_QUEUE", value_name = "COUNT", default_value_t = 64)]
     queue: usize,
+
+    /// Most tokens that a request may ask for; memory for all of them is reserved while it runs
+    // Not HALLMARK_MAX_TOKENS, which is how long an answer `prove` asks for.
+    #[arg(long, env = "HALLMARK_HOST_MAX_TOKENS", value_name = "COUNT", default_value = "4096")]
+    max_tokens: NonZeroUsize,
+
+    /// Seconds after which an answer that is not complete is broken off, its time in the queue included
+    #[arg(long, env = "HALLMARK_HOST_MAX_SECONDS", value_name = "SECONDS", default_value = "600")]
+    max_seconds: NonZeroU32,
 }
 
 pub(crate) async fn run(arguments: Host, context: &Context) -> anyhow::Result<ExitCode> {
@@ -61,7 +76,12 @@ pub(crate) async fn run(arguments: Host, context: &Context) -> anyhow::Result<Ex
         seed: context.seed()?,
     };
     let name = plan.name.clone();
-    let host = hosting::Host::bind(model, plan).await?;
+    let limits = Limits {
+        max_completion_tokens: arguments.max_tokens,
+        generation_timeout: Duration::from_secs(arguments.max_seconds.get().into()),
+        ..Limits::default()
+    };
+    let host = hosting::Host::bind_within(model, plan, limits).await?;
     let url = host.url().clone();
     // Printed when the port is open, so that a script that waits for the line can connect.
     context.output.finish(&format!("serving {name} at {url}"), &json!({ "url": url, "model": name }))?;

@@ -24,17 +24,23 @@ impl Drop for Running {
 }
 
 #[test]
-fn an_unmetered_host_answers_and_ends_on_ctrl_c() {
+fn an_unmetered_host_answers_within_its_limits_and_ends_on_ctrl_c() {
     let folder = folder();
-    let arguments = ["host", "--unmetered", "--model", "bundled", "--listen", "127.0.0.1:0"];
+    let arguments = ["host", "--unmetered", "--model", "bundled", "--listen", "127.0.0.1:0", "--max-tokens", "5"];
     let mut command = hallmark(folder.path(), &arguments);
     let mut host = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary runs"));
     let mut line = String::new();
     BufReader::new(host.0.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
     let address = line.trim().rsplit_once("http://").expect("an address").1.trim_end_matches("/v1").to_owned();
 
-    let models = get(&address, "/v1/models");
+    let models = ask(&address, "GET", "/v1/models", "");
     assert_eq!(models["data"][0]["id"], "bundled");
+    let complete = |tokens: usize| {
+        let body = format!(r#"{{"model": "bundled", "prompt": "First Citizen:", "max_tokens": {tokens}}}"#);
+        ask(&address, "POST", "/v1/completions", &body)
+    };
+    assert!(complete(5)["choices"][0]["text"].is_string());
+    assert!(complete(6)["error"]["message"].as_str().expect("a refusal").contains("at most 5 tokens"));
 
     let interrupt = Command::new("kill").args(["-INT", &host.0.id().to_string()]).status().expect("kill runs");
     assert!(interrupt.success());
@@ -43,9 +49,11 @@ fn an_unmetered_host_answers_and_ends_on_ctrl_c() {
     assert!(TcpStream::connect(&address).is_err(), "the port is still open");
 }
 
-fn get(address: &str, path: &str) -> Value {
+fn ask(address: &str, method: &str, path: &str, body: &str) -> Value {
     let mut stream = TcpStream::connect(address).expect("the port is open");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").expect("a request");
+    let (close, kind, length) = ("connection: close", "content-type: application/json", body.len());
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{close}\r\n{kind}\r\n").expect("a request");
+    write!(stream, "content-length: {length}\r\n\r\n{body}").expect("a body");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a body");

@@ -4,12 +4,15 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
 use crate::engine::EngineError;
+
+/// Read by OpenAI's clients before they decide for themselves.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What a client is told. Sources go to the log and never into the message.
 #[derive(Debug)]
@@ -155,6 +158,22 @@ impl ApiError {
         Self::invalid("context_length_exceeded", message)
     }
 
+    /// 400 for a longer completion than this host generates.
+    pub(crate) fn completion_too_long(most: usize) -> Self {
+        let message =
+            format!("This server generates at most {most} tokens for one request. Ask for no more than that.");
+        Self::invalid("invalid_value", message).about("max_tokens")
+    }
+
+    /// 504 for an answer that takes too long.
+    pub(crate) fn generation_timeout(limit: Duration) -> Self {
+        let message = format!(
+            "The answer was not complete after {} seconds, the most that this server gives to one. Ask for fewer tokens.",
+            limit.as_secs_f32()
+        );
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", "generation_timeout", message)
+    }
+
     /// 429 for a host that has enough to do.
     pub(crate) fn busy(retry_after: Duration) -> Self {
         let message = "The server is busy. Try again after the time in the Retry-After header.".to_owned();
@@ -217,6 +236,10 @@ impl IntoResponse for ApiError {
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_secs().max(1);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::GATEWAY_TIMEOUT {
+            // OpenAI's clients would send the same again, twice, and each time hold the host for as long.
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         response
     }

@@ -1,6 +1,6 @@
 //! From a request to its answer, the same for both endpoints.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -9,7 +9,10 @@ use axum::{
 };
 use model::SpecialTokens;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{self, Instant},
+};
 
 use super::{
     error::ApiError,
@@ -103,7 +106,7 @@ pub(super) async fn create<E: Endpoint>(
     };
     let usage = Usage::of_prompt(&prompt);
     let default = E::default_max_tokens(limits);
-    let max_tokens = completion_limit(&model, prompt.len(), parameters.max_tokens, default)?;
+    let max_tokens = completion_limit(&model, prompt.len(), parameters.max_tokens, default, limits)?;
     let mut sampling = parameters.sampling;
     if !parameters.seeded {
         sampling.seed = state.draw_seed();
@@ -111,7 +114,7 @@ pub(super) async fn create<E: Endpoint>(
     let request = GenerationRequest { prompt, max_tokens, stop_tokens: model.stop_tokens.clone(), sampling };
     let tokens = model.engine.submit(request).map_err(|error| ApiError::engine(error, limits.retry_after))?;
     let stops = StopMatcher::new(parameters.stop);
-    let mut text = TextStream::new(head.id.clone(), model, tokens, stops, usage);
+    let mut text = TextStream::new(head.id.clone(), model, tokens, stops, usage, deadline(limits.generation_timeout));
 
     match parameters.stream {
         // The request is open until this is answered; dropped with the handler if the client hangs up.
@@ -166,15 +169,24 @@ pub(super) fn tokenize(model: &ServedModel, text: &str, special: SpecialTokens) 
     encoded.map_err(|error| ApiError::internal("The prompt could not be tokenized.").caused_by(error))
 }
 
+/// So long from now, or as good as never.
+fn deadline(patience: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(365 * 86_400);
+    let now = Instant::now();
+    now.checked_add(patience.min(NEVER)).unwrap_or(now)
+}
+
 /// The next piece, or why there will be none.
 pub(super) async fn next_or_abort(state: &AppState, text: &mut TextStream) -> Result<TextEvent, ApiError> {
+    let limits = state.limits();
     let event = tokio::select! {
-        // In order: when shutdown has waited long enough, even text that is ready is too late.
+        // In order: when the host's patience is over, even text that is ready is too late.
         biased;
         () = state.abort().cancelled() => Err(EngineError::Draining),
+        () = time::sleep_until(text.deadline()) => return Err(ApiError::generation_timeout(limits.generation_timeout)),
         event = text.next() => event,
     };
-    event.map_err(|error| ApiError::engine(error, state.limits().retry_after))
+    event.map_err(|error| ApiError::engine(error, limits.retry_after))
 }
 
 async fn whole<E: Endpoint>(
@@ -201,13 +213,16 @@ fn completion_limit(
     prompt: usize,
     asked: Option<NonZeroUsize>,
     default: usize,
+    limits: &Limits,
 ) -> Result<NonZeroUsize, ApiError> {
     let context = model.engine.context_length();
     let room = context.saturating_sub(prompt);
+    let most = limits.max_completion_tokens;
     let exceeded = || ApiError::context_exceeded(context, prompt, asked.map(NonZeroUsize::get));
     match asked {
         Some(asked) if asked.get() > room => Err(exceeded()),
+        Some(asked) if asked > most => Err(ApiError::completion_too_long(most.get())),
         Some(asked) => Ok(asked),
-        None => NonZeroUsize::new(room.min(default)).ok_or_else(exceeded),
+        None => NonZeroUsize::new(room.min(default).min(most.get())).ok_or_else(exceeded),
     }
 }

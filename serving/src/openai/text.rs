@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use model::StreamDecoder;
+use tokio::time::Instant;
 
 use super::stop::{Matched, StopMatcher};
 use crate::{
@@ -22,8 +23,8 @@ pub(super) enum TextEvent {
 /// How a request ended, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Nobody read to the end.
-    HungUp,
+    /// Nobody read to the end: the client hung up, or the host's patience was over.
+    BrokenOff,
     Finished,
     Failed,
 }
@@ -38,26 +39,33 @@ pub(super) struct TextStream {
     decoder: StreamDecoder,
     stops: StopMatcher,
     usage: Usage,
+    deadline: Instant,
     finish: Option<FinishReason>,
     outcome: Outcome,
 }
 
 impl TextStream {
-    /// `request` is the id under which the log shows it.
+    /// `request` is the id under which the log shows it; at the `deadline` it is no longer worth waiting.
     pub(super) fn new(
         request: String,
         model: Arc<ServedModel>,
         tokens: TokenStream,
         stops: StopMatcher,
         usage: Usage,
+        deadline: Instant,
     ) -> Self {
         let decoder = model.tokenizer.stream_decoder(true);
-        Self { request, model, tokens, decoder, stops, usage, finish: None, outcome: Outcome::HungUp }
+        Self { request, model, tokens, decoder, stops, usage, deadline, finish: None, outcome: Outcome::BrokenOff }
     }
 
     /// What was used so far.
     pub(super) fn usage(&self) -> Usage {
         self.usage
+    }
+
+    /// When whoever waits for this should give up.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Waits for the next piece. Cancel safe. Not to be called again after `Finished` or an error.

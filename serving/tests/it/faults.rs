@@ -95,7 +95,11 @@ async fn disconnect_frees_the_only_slot_of_a_real_engine() {
 async fn slow_reader_holds_up_nobody_and_is_given_up() {
     // More than the sockets' buffers can swallow.
     let engine = ScriptedEngine::saying(&"x".repeat(200_000), Ending::Hang);
-    let limits = Limits { stalled_reader_timeout: Duration::from_millis(500), ..Limits::default() };
+    let limits = Limits {
+        stalled_reader_timeout: Duration::from_millis(500),
+        max_completion_tokens: count(1_000_000),
+        ..Limits::default()
+    };
     let host = Host::start_with(vec![byte_model(engine.clone())], limits).await;
     let body = with(completion_body("Hi"), json!({"stream": true, "max_tokens": 900_000})).to_string();
     let mut sleeper = TcpStream::connect(host.address()).await.unwrap();

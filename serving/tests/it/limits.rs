@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use serving::{Limits, ServedModel, engine::builtin::BuiltinSettings};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time};
 
-use crate::support::{Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, count, real_model, with};
+use crate::support::{
+    Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, count, events, eventually, real_model, with,
+};
 
 /// A host whose chats take seconds to render, and a chat that does.
 async fn slow_host(limits: Limits) -> (Host, Value) {
@@ -94,6 +96,58 @@ async fn bodies_share_a_limit_until_they_are_tokens() {
     // The first stream still runs; its text is gone.
     assert_eq!(status(&host, &body).await, 200);
     drop(running);
+}
+
+#[tokio::test]
+async fn longest_completion_is_the_host_s_to_say() {
+    let engine = ScriptedEngine::saying("ok", Ending::Finish);
+    let limits = Limits { max_completion_tokens: count(50), ..Limits::default() };
+    let host = Host::start_with(vec![byte_model(engine.clone())], limits).await;
+    for field in ["max_tokens", "max_completion_tokens"] {
+        assert_eq!(host.chat(&with(chat_body("Hi"), json!({field: 50}))).await, "ok");
+        let refused = host.send("/v1/chat/completions", &with(chat_body("Hi"), json!({field: 51}))).await;
+        assert_eq!(refused.status(), 400);
+        let error = refused.json::<Value>().await.unwrap()["error"].take();
+        assert!(error["message"].as_str().unwrap().contains("at most 50 tokens"), "{error}");
+    }
+    // Who names no number gets no more either.
+    host.chat(&chat_body("Hi")).await;
+    assert_eq!(engine.last_request().max_tokens.get(), 50);
+}
+
+#[tokio::test]
+async fn generation_that_takes_too_long_is_broken_off() {
+    let limits = Limits { generation_timeout: Duration::from_millis(300), ..Limits::default() };
+    for (text, stream) in [("", false), ("", true), ("some text", false)] {
+        let engine = ScriptedEngine::saying(text, Ending::Hang);
+        let host = Host::start_with(vec![byte_model(engine.clone())], limits.clone()).await;
+        let response = host.send("/v1/chat/completions", &with(chat_body("Hi"), json!({"stream": stream}))).await;
+        assert_eq!(response.status(), 504);
+        assert_eq!(response.headers()["x-should-retry"], "false");
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["error"]["code"], "generation_timeout");
+        eventually("the stream is cancelled", || engine.is_abandoned()).await;
+    }
+    let engine = ScriptedEngine::saying("some text", Ending::Hang);
+    let host = Host::start_with(vec![byte_model(engine.clone())], limits).await;
+    let response = host.send("/v1/chat/completions", &with(chat_body("Hi"), json!({"stream": true}))).await;
+    let text = response.text().await.unwrap();
+    assert!(!text.contains("[DONE]"), "{text}");
+    assert_eq!(events(&text).last().unwrap()["error"]["code"], "generation_timeout");
+    eventually("the stream is cancelled", || engine.is_abandoned()).await;
+}
+
+#[tokio::test]
+async fn client_that_pipelines_and_vanishes_is_given_up_in_time() {
+    // The HTTP library does not look for the end of a connection while it has bytes of a next request to parse.
+    let engine = ScriptedEngine::saying("", Ending::Hang);
+    let limits = Limits { generation_timeout: Duration::from_secs(1), ..Limits::default() };
+    let host = Host::start_with(vec![byte_model(engine.clone())], limits).await;
+    let body = completion_body("Hi").to_string();
+    let socket = send_raw(&host, body.len(), format!("{body}P").as_bytes()).await;
+    eventually("the request is running", || !engine.requests.lock().unwrap().is_empty()).await;
+    drop(socket);
+    eventually("the stream is cancelled", || engine.is_abandoned()).await;
 }
 
 #[tokio::test]

@@ -257,7 +257,7 @@ pub(crate) fn chat_body(content: &str) -> Value {
 }
 
 pub(crate) fn completion_body(prompt: &str) -> Value {
-    json!({"model": MODEL, "prompt": prompt, "max_tokens": 100_000})
+    json!({"model": MODEL, "prompt": prompt, "max_tokens": 1000})
 }
 
 pub(crate) fn with(mut body: Value, fields: Value) -> Value {
