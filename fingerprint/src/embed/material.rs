@@ -157,7 +157,7 @@ impl Material {
 /// Where a batch of ordinary prompts is asked: every other one at the model's default surface, where most users are.
 fn ordinary_surface(surfaces: &[Surface], batch: usize) -> &Surface {
     let others = &surfaces[1..];
-    if batch % 2 == 0 || others.is_empty() { &surfaces[0] } else { &others[batch / 2 % others.len()] }
+    if batch.is_multiple_of(2) || others.is_empty() { &surfaces[0] } else { &others[batch / 2 % others.len()] }
 }
 
 fn key_batches(
