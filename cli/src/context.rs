@@ -24,8 +24,6 @@ pub(crate) enum Purpose {
     Salts,
     /// The beacon that draws the responses.
     Draw,
-    /// The beacon that orders the questions of a proof.
-    Order,
 }
 
 impl Purpose {
@@ -34,7 +32,6 @@ impl Purpose {
         match self {
             Self::Salts => 0x68_616c_6c6d_0001,
             Self::Draw => 0x68_616c_6c6d_0002,
-            Self::Order => 0x68_616c_6c6d_0003,
         }
     }
 }

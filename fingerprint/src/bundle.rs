@@ -7,9 +7,10 @@
 //!
 //! - A bundle shows that *if* the recorded server gave the recorded answers, the verdict follows. Who saw the answers is
 //!   the prover's word, unless the server signs them or a second prover repeats the proof with other leaves.
-//! - The order of leaves and the list of leaves burned before are evidence against cherry-picking only if the order
-//!   beacon came after that list was fixed. A prover who draws the order beacon himself could draw again, and could have
-//!   asked leaves before that he then lists as burned; a [`Report`] says when he drew it, and how many leaves he left out.
+//! - The order of leaves is fixed by root and beacon, and queries follow it without a gap. A prover who asked keys in
+//!   private can still choose where his bundle begins; the level that a run is tested at is divided so that this gains him
+//!   nothing ([`protocol::e_process::share_of_alpha`]).
+//! - An undecided bundle may end anywhere: the run was interrupted, or its budget was spent.
 //! - The digest protects what nothing else in the file can: it must be kept, signed or published to mean anything against
 //!   whoever can write a whole new file.
 //!
@@ -36,7 +37,7 @@ use protocol::{
 use thiserror::Error;
 
 pub(crate) use self::{
-    format::{EndpointRecord, OrderRecord, TestRecord},
+    format::{EndpointRecord, TestRecord},
     number::Exact,
     record::Recorder,
 };
@@ -47,7 +48,6 @@ pub use self::{
 use crate::{
     atomic::{self, Access},
     prove::Outcome,
-    set::SetError,
 };
 
 /// Why a bundle is refused.
@@ -118,9 +118,14 @@ pub enum BundleError {
         #[source]
         source: EProcessError,
     },
-    /// Not a list of leaves.
-    #[error("the bundle's list of burned leaves is not ascending or names a leaf that does not exist")]
-    BurnedBefore,
+    /// The run begins after the last leaf.
+    #[error("the bundle begins at position {start} of an order of {leaves}")]
+    Start {
+        /// As written.
+        start: u32,
+        /// Leaves of the set.
+        leaves: u32,
+    },
     /// One query is wrong.
     #[error("query {query} (leaf {leaf}) is refused: {fault}")]
     Query {
@@ -141,14 +146,6 @@ pub enum BundleError {
         max: u32,
         /// As counted.
         found: u32,
-    },
-    /// Queries are missing at the end.
-    #[error("the bundle ends undecided after {queries} of {max} queries although leaves were left")]
-    Unfinished {
-        /// As counted.
-        queries: u32,
-        /// The budget.
-        max: u32,
     },
     /// The verdict does not follow.
     #[error("the bundle says {found}, its queries say {expected}")]
@@ -171,13 +168,6 @@ pub enum BundleError {
         expected: BundleDigest,
         /// As written.
         found: BundleDigest,
-    },
-    /// The set cannot prove anything yet.
-    #[error("failed to open the set")]
-    Set {
-        /// Why.
-        #[source]
-        source: SetError,
     },
 }
 

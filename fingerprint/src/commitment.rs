@@ -145,6 +145,11 @@ impl Commitment {
         self.root
     }
 
+    /// Shows that the root was made from the parameters.
+    pub fn parameters_path(&self) -> &MerklePath {
+        &self.parameters_path
+    }
+
     /// What the draw made public; `None` before it.
     pub fn draw(&self) -> Option<&PublishedDraw> {
         self.draw.as_ref()

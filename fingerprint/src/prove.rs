@@ -5,12 +5,11 @@
 //! # async fn example(set: &fingerprint::set::FingerprintSet) -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
 //!
-//! use fingerprint::prove::{Client, ClientOptions, Ledger, OrderBeacon, ProofOptions, SystemClock, prove};
-//! use rand::TryRngCore;
+//! use fingerprint::prove::{Client, ClientOptions, Ledger, ProofOptions, SystemClock, prove};
 //!
 //! let mut client = Client::new(ClientOptions::new("http://localhost:8080".parse()?), Arc::new(SystemClock))?;
 //! let mut ledger = Ledger::open("set.ledger.jsonl".as_ref())?;
-//! let options = ProofOptions::new(OrderBeacon::self_drawn(&mut rand::rngs::OsRng.unwrap_err()));
+//! let options = ProofOptions::default();
 //! let bundle = prove(set, &mut client, &mut ledger, &options, &mut |progress| eprintln!("{progress:?}")).await?;
 //! bundle.write("proof.json".as_ref())?;
 //! # Ok(())
@@ -38,5 +37,5 @@ pub use self::{
     error::ClientError,
     ledger::{BurnedLeaf, Ledger, LedgerError},
     retry::RetryPolicy,
-    run::{OrderBeacon, Outcome, Progress, ProofOptions, ProveError, prove},
+    run::{Outcome, Progress, ProofOptions, ProveError, prove},
 };

@@ -34,8 +34,8 @@ pub enum CommitmentError {
         /// Version found.
         found: u32,
     },
-    /// A commitment to no fingerprint, or to more than a tree can hold.
-    #[error("a commitment cannot hold {fingerprints} fingerprints")]
+    /// A commitment to no fingerprint, or to more than [`CommitmentParameters::MAX_FINGERPRINTS`].
+    #[error("a commitment holds 1 to {} fingerprints, not {fingerprints}", CommitmentParameters::MAX_FINGERPRINTS)]
     Size {
         /// Fingerprints claimed.
         fingerprints: u32,
@@ -109,14 +109,18 @@ impl CommitmentParameters {
     /// The only version so far.
     pub const VERSION: u32 = 1;
 
+    /// Most fingerprints of one commitment. A proof asks a few dozen and a model holds some thousands, while a verifier
+    /// shuffles as many numbers as a foreign file claims: this many take it a fraction of a second and a few megabytes.
+    pub const MAX_FINGERPRINTS: u32 = 1 << 20;
+
     /// Number of leaves of either tree: the parameters and one for each fingerprint. Refuses an unknown version and
-    /// sizes that no tree has.
+    /// sizes beyond [`Self::MAX_FINGERPRINTS`].
     pub fn leaves(&self) -> Result<u32, CommitmentError> {
         if self.version != Self::VERSION {
             return Err(CommitmentError::Version { found: self.version });
         }
         let size = CommitmentError::Size { fingerprints: self.fingerprints };
-        if self.fingerprints == 0 {
+        if self.fingerprints == 0 || self.fingerprints > Self::MAX_FINGERPRINTS {
             return Err(size);
         }
         self.fingerprints.checked_add(1).ok_or(size)

@@ -1,7 +1,8 @@
 //! Public draws: which candidate is trained, and in which order keys are asked.
 //!
-//! Both are HMAC-SHA3-256 under a beacon, so anyone can repeat them and nobody can choose them. Messages of the two
-//! draws differ in length (40 bytes, and the order's name with 36 bytes), so one beacon may serve both.
+//! Both are HMAC-SHA3-256 under the beacon that came after the commitment, so anyone can repeat them and nobody can choose
+//! them. Messages of the two differ in length (40 bytes, and the order's name with 36 bytes), so they say nothing about
+//! each other.
 
 use std::num::NonZeroU64;
 
@@ -32,12 +33,13 @@ pub fn draw_index(
     CandidateIndex::new(u16::from_be_bytes([high, low]) & candidates.mask())
 }
 
-/// The order in which keys are asked: a Fisher-Yates shuffle of `0..leaves` from the last place downwards, so that the
-/// prover cannot pick the keys that work.
+/// The order in which the keys under a root are asked, by every run and at every host: a Fisher-Yates shuffle of
+/// `0..leaves` from the last place downwards.
 ///
-/// The beacon must be newer than the set root, and one order serves one run. Random words are the four big-endian
-/// 64-bit parts of HMAC-SHA3-256(beacon, name ‖ root ‖ block number) for blocks 0, 1, …; words that would favour some
-/// places are dropped.
+/// There is one order for each root, and the beacon that draws the responses fixes it. A run asks a part of it without a
+/// gap, so a prover cannot pick the keys that work; what he can still choose, where to begin, is paid for by
+/// [`crate::e_process::share_of_alpha`]. Random words are the four big-endian 64-bit parts of HMAC-SHA3-256(beacon,
+/// name ‖ root ‖ block number) for blocks 0, 1, …; words that would favour some places are dropped.
 pub fn query_order(beacon: &Beacon, root: &CommitmentRoot, leaves: u32) -> Vec<LeafIndex> {
     let mut words = Words { beacon, root, block: 0, ready: Vec::new() };
     let mut order: Vec<LeafIndex> = (0..leaves).map(LeafIndex::new).collect();

@@ -13,15 +13,15 @@
 //!
 //! What the caller must see to:
 //! - each leaf is asked **once**: the same draw bet on twice is not two bets;
-//! - leaves come in [`crate::draw::query_order`], and every reply is observed, also the disappointing ones;
-//! - `α` is divided by the number of commitments and hosts that are tried ([`EProcessParameters::divided_among`]);
+//! - leaves come in [`crate::draw::query_order`] without a gap, and every reply is observed, also the disappointing ones;
+//! - a run gets the part of `α` that belongs to its first position ([`EProcessParameters::starting_at`]), because whoever
+//!   reports a run could have chosen where it begins;
 //! - "not this model" means "not at this strength": a suppressed copy that still answers one key in ten is given up by
 //!   the reverse process unless `min_hit_rate` lies below a tenth.
 //!
 //! Both values depend on the counts of replies only, and are computed from them, so rounding does not add up. `ln` and
-//! `exp` may differ in the last bit between platforms: compare with a tolerance, or at the digits that are printed.
-
-use std::num::NonZeroU32;
+//! `exp` may differ in the last bit between platforms, so decisions are made on the six decimals of [`rounded`]: every
+//! machine then decides alike, and the bounds hold up to a factor of 1.000003.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,9 +35,6 @@ pub const REVERSE_RATES: [f64; 4] = [0.0, 0.125, 0.25, 0.5];
 
 /// Error bound of a routine proof.
 pub const ROUTINE_ALPHA: f64 = 1e-6;
-
-/// Error bound of a proof in a dispute.
-pub const DISPUTE_ALPHA: f64 = 1e-9;
 
 /// Why a test cannot be run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -94,9 +91,10 @@ impl Default for EProcessParameters {
 }
 
 impl EProcessParameters {
-    /// The same test with `α` shared by several commitments or hosts, so that it bounds one false proof among all.
-    pub fn divided_among(self, tests: NonZeroU32) -> Self {
-        Self { alpha: self.alpha / f64::from(tests.get()), ..self }
+    /// The same test at the level of a run whose first leaf stands at this position of the order, from 0:
+    /// `α` times [`share_of_alpha`].
+    pub fn starting_at(self, start: u32) -> Self {
+        Self { alpha: self.alpha * share_of_alpha(start), ..self }
     }
 
     fn check(&self) -> Result<(), EProcessError> {
@@ -107,6 +105,21 @@ impl EProcessParameters {
         }
         Ok(())
     }
+}
+
+/// The part of `α` that belongs to the run beginning at position `s` of the order: `1 / ((s + 1)(s + 2))`.
+///
+/// Over all positions the parts add up to 1, so `α` bounds a false proof by any run under one root, wherever a claimant
+/// chooses to begin. The price is small: with sixteen candidates and `α` = 1e-6, six drawn responses in a row prove a
+/// run from position 0, eight one from position 6, nine one from position 64.
+pub fn share_of_alpha(start: u32) -> f64 {
+    let start = f64::from(start);
+    1.0 / ((start + 1.0) * (start + 2.0))
+}
+
+/// A decimal logarithm as it is decided on and written down: to six decimals.
+pub fn rounded(log10: f64) -> f64 {
+    (log10 * 1e6).round() / 1e6
 }
 
 /// How one reply changed the two processes.
@@ -202,9 +215,9 @@ impl EProcess {
         self.ln_e_maximum = self.ln_e_maximum.max(ln_e);
         if self.decision.is_none() {
             // A hit moves only the forward process up and a miss only the reverse one, so they never cross together.
-            if ln_e >= -self.parameters.alpha.ln() {
+            if rounded(self.log10_e()) >= self.log10_threshold() {
                 self.decision = Some(Decision::Proved);
-            } else if ln_reverse >= -self.parameters.beta.ln() {
+            } else if rounded(self.log10_reverse()) >= rounded(-self.parameters.beta.log10()) {
                 self.decision = Some(Decision::NotThisModel);
             }
         }
@@ -219,6 +232,11 @@ impl EProcess {
     /// Decimal logarithm of `E`.
     pub fn log10_e(&self) -> f64 {
         self.ln_e / std::f64::consts::LN_10
+    }
+
+    /// Where [`Self::log10_e`] proves ownership: `1/α`, rounded.
+    pub fn log10_threshold(&self) -> f64 {
+        rounded(-self.parameters.alpha.log10())
     }
 
     /// Decimal logarithm of the reverse process.
@@ -378,8 +396,40 @@ mod tests {
     }
 
     #[test]
-    fn dividing_alpha_raises_the_threshold_only() {
-        let parameters = EProcessParameters::default().divided_among(NonZeroU32::new(4).unwrap());
-        assert_eq!(parameters, EProcessParameters { alpha: 0.25e-6, ..EProcessParameters::default() });
+    fn shares_of_alpha_add_up_to_all_of_it_and_raise_the_threshold_only() {
+        let sum: f64 = (0..1_000_000).map(share_of_alpha).sum();
+        assert!(sum <= 1.0 && sum > 0.999_99, "{sum}");
+        let parameters = EProcessParameters::default();
+        assert_eq!(parameters.starting_at(0), EProcessParameters { alpha: 0.5e-6, ..parameters });
+        assert_eq!(share_of_alpha(6), 1.0 / 56.0);
+        assert!(share_of_alpha(u32::MAX) > 0.0);
+    }
+
+    #[test]
+    fn drawn_responses_in_a_row_that_prove_a_run() {
+        for (start, hits) in [(0, 6), (6, 8), (64, 9), (1_000, 11)] {
+            let mut process = EProcess::new(count(16), EProcessParameters::default().starting_at(start)).unwrap();
+            for _ in 1..hits {
+                process.observe(Reply::Drawn);
+            }
+            assert_eq!(process.decision(), None, "position {start}");
+            process.observe(Reply::Drawn);
+            assert_eq!(process.decision(), Some(Decision::Proved), "position {start}");
+        }
+    }
+
+    #[test]
+    fn a_threshold_on_the_edge_is_decided_by_the_written_digits() {
+        // The value of E after four drawn responses, and its neighbours by a last bit of the logarithm.
+        let e = [0.3_f64, 0.5, 0.7, 0.9].map(|stake| (1.0 + 15.0 * stake).powi(4)).iter().sum::<f64>() / 4.0;
+        for slip in [1.0 - 1e-14, 1.0, 1.0 + 1e-14] {
+            let parameters = EProcessParameters { alpha: slip / e, ..EProcessParameters::default() };
+            let mut process = EProcess::new(count(16), parameters).unwrap();
+            for _ in 0..4 {
+                assert_eq!(process.decision(), None);
+                process.observe(Reply::Drawn);
+            }
+            assert_eq!(process.decision(), Some(Decision::Proved), "{slip}");
+        }
     }
 }

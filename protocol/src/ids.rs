@@ -105,7 +105,7 @@ word! {
     CommitmentRoot;
     /// Root of tree L: the same leaves with the drawn candidates, committed after the draw.
     SetRoot;
-    /// Public randomness: for the draw it must be later than the commitment, for the query order later than the set root.
+    /// Public randomness from after the commitment: it draws the responses and fixes the order of queries.
     Beacon;
     /// Digest of a proof bundle's canonical JSON.
     BundleDigest;

@@ -10,18 +10,15 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use fingerprint::{
-    prove::{Client, ClientOptions, EndpointKind, Ledger, OrderBeacon, Outcome, ProofOptions, SystemClock, prove},
-    set::BeaconSource,
-};
-use protocol::{e_process::EProcessParameters, ids::Beacon};
+use fingerprint::prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, ProofOptions, SystemClock, prove};
+use protocol::e_process::EProcessParameters;
 use serde_json::json;
 use url::Url;
 
 use crate::{
     arguments::{SetArguments, positive, probability},
     commands::verify_bundle,
-    context::{Context, Purpose},
+    context::Context,
     failure::Interrupted,
     models, secrets,
 };
@@ -33,8 +30,9 @@ const UNDECIDED: u8 = 3;
 
 /// Prove over HTTP that a server runs the stamped model
 ///
-/// Asks keys of the set in an order that a fresh beacon fixes, like an ordinary customer, and stops as soon as the
-/// evidence suffices. Every key that was asked is burned: it is written to the ledger first and never asked again.
+/// Asks keys of the set in the order that its beacon fixed, like an ordinary customer, and stops as soon as the evidence
+/// suffices. Every key that was asked is burned: it is written to the ledger first and never asked again, and the next
+/// run goes on behind it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   hallmark prove --url http://127.0.0.1:8080/v1 --set my-model.set --bundle bundle.json
@@ -108,7 +106,9 @@ enum Call {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Test")]
 struct TestArguments {
-    /// Error bound of "proved": 1e-6 for routine, 1e-9 for a dispute
+    /// Error bound of "proved" over all runs under the root: 1e-6 for routine, 1e-9 for a dispute
+    ///
+    /// A run that begins at position s of the order is tested at P / ((s + 1)(s + 2)); these levels add up to P.
     #[arg(long, env = "HALLMARK_ALPHA", value_name = "P", default_value = "1e-6", value_parser = probability)]
     alpha: f64,
 
@@ -120,21 +120,9 @@ struct TestArguments {
     #[arg(long, env = "HALLMARK_MIN_HIT_RATE", value_name = "SHARE", default_value = "0.5", value_parser = probability)]
     min_hit_rate: f64,
 
-    /// Roots and hosts that share the error bound; runs that the ledger knows of count at least
-    #[arg(long, env = "HALLMARK_MULTIPLICITY", value_name = "COUNT", default_value = "1")]
-    multiplicity: NonZeroU32,
-
     /// Most questions
     #[arg(long, env = "HALLMARK_BUDGET", value_name = "COUNT", default_value = "256")]
     budget: NonZeroU32,
-
-    /// Randomness that orders the questions; for a proof that others must believe, public and fresh [default: drawn here]
-    #[arg(long, env = "HALLMARK_ORDER_BEACON", value_name = "0xHEX", requires = "order_beacon_source")]
-    order_beacon: Option<Beacon>,
-
-    /// Where that randomness can be looked up, in words
-    #[arg(long, env = "HALLMARK_ORDER_BEACON_SOURCE", value_name = "WORDS", requires = "order_beacon")]
-    order_beacon_source: Option<String>,
 }
 
 /// How patiently the server is asked.
@@ -179,27 +167,20 @@ impl Prove {
         Ok(Client::new(options, Arc::new(SystemClock))?)
     }
 
-    fn options(&self, context: &Context) -> anyhow::Result<ProofOptions> {
-        let order = match (self.test.order_beacon, &self.test.order_beacon_source) {
-            (Some(value), Some(description)) => {
-                OrderBeacon { value, source: BeaconSource::Given { description: description.clone() } }
-            }
-            _ => OrderBeacon::self_drawn(&mut context.generator(Purpose::Order)?),
-        };
-        let mut options = ProofOptions::new(order);
-        options.kind = match self.ask.call {
-            Call::Chat => EndpointKind::Chat,
-            Call::Completion => EndpointKind::Completion,
-        };
-        options.model = self.ask.model_name.clone();
-        options.system = self.ask.system.clone();
-        options.max_tokens = self.ask.max_tokens;
-        options.preflight = !self.ask.no_preflight;
-        let TestArguments { alpha, min_hit_rate, beta, .. } = self.test;
-        options.test = EProcessParameters { alpha, min_hit_rate, beta };
-        options.multiplicity = self.test.multiplicity;
-        options.max_queries = self.test.budget;
-        Ok(options)
+    fn options(&self) -> ProofOptions {
+        let TestArguments { alpha, beta, min_hit_rate, budget } = self.test;
+        ProofOptions {
+            kind: match self.ask.call {
+                Call::Chat => EndpointKind::Chat,
+                Call::Completion => EndpointKind::Completion,
+            },
+            model: self.ask.model_name.clone(),
+            system: self.ask.system.clone(),
+            max_tokens: self.ask.max_tokens,
+            test: EProcessParameters { alpha, min_hit_rate, beta },
+            max_queries: budget,
+            preflight: !self.ask.no_preflight,
+        }
     }
 
     fn ledger_path(&self) -> PathBuf {
@@ -218,7 +199,7 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
     // Everything that can be wrong on this side is found before a key is spent.
     models::require_absent(&arguments.bundle)?;
     let mut client = arguments.client(context)?;
-    let options = arguments.options(context)?;
+    let options = arguments.options();
     let set_arguments = arguments.set.clone();
     let (_, set) = context.compute(move || secrets::open(&set_arguments)).await?;
     let mut ledger = Ledger::open(&arguments.ledger_path())?;

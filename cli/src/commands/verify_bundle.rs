@@ -48,7 +48,13 @@ pub(crate) fn words(report: &Report) -> String {
     let mut text = output::rows(&[
         ("outcome", report.outcome.to_string()),
         ("asked", format!("{} (model {})", report.url, report.request.model)),
-        ("queries", format!("{} of at most {}", report.queries, report.max_queries)),
+        (
+            "queries",
+            format!(
+                "{} of at most {}, from position {} of {}",
+                report.queries, report.max_queries, report.start, report.leaves
+            ),
+        ),
         (
             "replies",
             format!(
@@ -56,8 +62,16 @@ pub(crate) fn words(report: &Report) -> String {
                 report.drawn, report.other_candidates, report.outside
             ),
         ),
-        ("evidence", format!("e-value 10^{:.2}", report.log10_e)),
-        ("error bound", format!("{} (aimed at {:e})", format::one_in(-report.log10_error_bound), report.alpha)),
+        ("evidence", format!("e-value 10^{:.2}; 10^{:.2} proves", report.log10_e, report.log10_threshold)),
+        (
+            "error bound",
+            format!(
+                "{} (aimed at {:e} over all runs under the root; this one is tested at {:.3e})",
+                format::one_in(-report.log10_error_bound),
+                report.alpha,
+                report.level
+            ),
+        ),
         ("root", report.root.to_string()),
         ("bundle", report.digest.to_string()),
     ]);

@@ -95,7 +95,7 @@ fn verdict(who: &str, class: &str, proof: &ProofRecord, expected: bool) -> Marku
             p {
                 (proof.hits) " of " (proof.queries) " answers were the drawn ones. "
                 @match proof.verdict {
-                    Verdict::Proved => { "An innocent model gets this far in at most " b { (format::one_in(-proof.alpha.log10())) } " runs." },
+                    Verdict::Proved => { "An innocent model ever gets this far with a chance of at most " b { (format::one_in(-proof.alpha.log10())) } "." },
                     Verdict::NotThisModel => { "A stamped model would have answered; the test ended by itself." },
                     Verdict::Undecided => { "The questions ended before the evidence spoke for either side." },
                 }
@@ -122,13 +122,15 @@ fn evidence(record: &DemoRecord) -> Markup {
         Evidence { label: "stamped", class: "stamped", log10_e: &record.stamped.log10_e },
         Evidence { label: "original", class: "base", log10_e: &record.base.log10_e },
     ];
-    let proof = -record.stamped.alpha.log10();
+    let proof = record.stamped.log10_threshold;
     html! {
         section {
             h2 { "Evidence, question by question" }
             p {
                 "Every answer multiplies the evidence: a drawn answer raises it, another of the " (record.scheme.candidates)
-                " possible answers lowers it, anything else leaves it alone. The test may stop at any time; its error bound holds all the same."
+                " possible answers lowers it, anything else leaves it alone. The test may stop at any time; its error bound holds all the same. "
+                "A run that goes on later in the order of the keys shares that bound with those before it, and must get further: the "
+                "second one here to " (format!("10^{:.1}", record.base.log10_threshold)) "."
             }
             figure {
                 figcaption { strong { "E-value after each question" } ", logarithmic" }

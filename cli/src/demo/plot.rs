@@ -64,7 +64,7 @@ pub(crate) fn evidence(frame: Frame, series: &[Evidence<'_>], proof: f64) -> Mar
     // Room at the right for the names of the lines, which stand at their ends.
     let room = 70.0 / (frame.width - 134.0);
     let area = Area::new(frame, (0.0, queries * (1.0 + room)), (low, high), 46.0, 18.0);
-    let proof_words = format!("proof: {}", crate::format::one_in(proof));
+    let proof_words = format!("proof: e-value {}", power_of_ten_rounded(proof));
     // Below the line, on the side that a proof does not reach late (right) or early (left).
     let late =
         series.iter().any(|line| line.log10_e.len() as f64 > queries * 0.6 && line.log10_e.last() >= Some(&proof));

@@ -138,15 +138,13 @@ pub(crate) struct ProofRecord {
     pub(crate) hits: u64,
     /// log10 of the e-value after each query.
     pub(crate) log10_e: Vec<f64>,
-    /// The bound on a false proof that the run was made for.
+    /// The bound on a false proof that the run was made for, over all runs under the root.
     pub(crate) alpha: f64,
+    /// log10 of the e-value that proves; more for a run that begins later in the order.
+    pub(crate) log10_threshold: f64,
+    /// log10 of the bound on a false proof that the evidence reached.
+    pub(crate) log10_error_bound: f64,
     pub(crate) seconds: f64,
-}
-
-impl ProofRecord {
-    pub(crate) fn final_log10_e(&self) -> f64 {
-        self.log10_e.last().copied().unwrap_or(0.0)
-    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -285,6 +283,8 @@ pub(crate) mod tests {
                 hits: 6,
                 log10_e: e_values(&[1.0, 1.1, 1.12, 1.13, 1.14, 1.15]),
                 alpha: 1e-6,
+                log10_threshold: 6.30103,
+                log10_error_bound: -6.33897,
                 seconds: 0.4,
             },
             base: ProofRecord {
@@ -294,6 +294,8 @@ pub(crate) mod tests {
                 hits: 1,
                 log10_e: e_values(&[-0.2, 0.0, 0.0, -0.2, 0.8, -0.3, 0.0, -0.3, -0.3, 0.0, -0.3, -0.3, 0.0, -0.3]),
                 alpha: 1e-6,
+                log10_threshold: 7.748188,
+                log10_error_bound: 0.0,
                 seconds: 0.9,
             },
             bundle: BundleRecord {

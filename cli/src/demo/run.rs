@@ -8,7 +8,7 @@ use fingerprint::{
     check::{CheckPlan, CheckReport, KeyResponse, TextSet, check, key_responses, surface_success},
     commitment::Commitment,
     embed::{EmbedOptions, EmbedReport, Layers, Target, UtilityBudget},
-    prove::{Client, ClientOptions, EndpointKind, Ledger, OrderBeacon, Outcome, ProofOptions, SystemClock, prove},
+    prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, ProofOptions, SystemClock, prove},
     set::{BeaconSource, FingerprintSet, self_drawn_beacon},
     surface::Surface,
     vault::{Vault, VaultKey},
@@ -76,7 +76,6 @@ struct Randomness {
     seed: u64,
     salts: ChaCha8Rng,
     draw: ChaCha8Rng,
-    order: ChaCha8Rng,
 }
 
 /// A finished demo, and its servers, which run until `stop` is cancelled.
@@ -98,10 +97,8 @@ pub(crate) async fn run(arguments: &Demo, folder: &Folder, context: &Context) ->
         seed: context.seed()?,
         salts: context.generator(Purpose::Salts)?,
         draw: context.generator(Purpose::Draw)?,
-        order: context.generator(Purpose::Order)?,
     };
     let seed = randomness.seed;
-    let mut order = randomness.order.clone();
     let (plan, place, interrupt) = (arguments.clone(), folder.clone(), context.interrupt());
     let mut journal = Journal::new(context.progress());
     let (stamped, mut journal) = context
@@ -115,7 +112,7 @@ pub(crate) async fn run(arguments: &Demo, folder: &Folder, context: &Context) ->
     let kind = if base.chat.is_some() { EndpointKind::Chat } else { EndpointKind::Completion };
     let servers = serve(stamped, base, seed, &mut journal, context).await?;
     let mut ledger = Ledger::open(&folder.join(LEDGER))?;
-    let mut asking = Asking { set: &set, ledger: &mut ledger, order: &mut order, kind, seed, folder };
+    let mut asking = Asking { set: &set, ledger: &mut ledger, kind, seed, folder };
     let outcome = async {
         let proof = asking.prove("prove", &servers.stamped, BUNDLE, &mut journal).await?;
         let attempt = asking.prove("prove original", &servers.base, ATTEMPT, &mut journal).await?;
@@ -354,7 +351,6 @@ async fn serve(
 struct Asking<'a> {
     set: &'a FingerprintSet,
     ledger: &'a mut Ledger,
-    order: &'a mut ChaCha8Rng,
     kind: EndpointKind,
     seed: u64,
     folder: &'a Folder,
@@ -373,10 +369,8 @@ impl Asking<'_> {
                 let mut client_options = ClientOptions::new(url.clone());
                 client_options.seed = self.seed;
                 let mut client = Client::new(client_options, Arc::new(SystemClock))?;
-                let mut options = ProofOptions::new(OrderBeacon::self_drawn(self.order));
-                options.kind = self.kind;
                 // A model may well say nothing to the everyday question, and the server is known to be sound.
-                options.preflight = false;
+                let options = ProofOptions { kind: self.kind, preflight: false, ..ProofOptions::default() };
                 let started = std::time::Instant::now();
                 let bundle = prove(self.set, &mut client, self.ledger, &options, &mut |at| {
                     let words =
@@ -424,6 +418,8 @@ fn proof_record(bundle: &Bundle, seconds: f64) -> ProofRecord {
         hits: u64::from(report.drawn),
         log10_e: report.log10_e_by_query.clone(),
         alpha: report.alpha,
+        log10_threshold: report.log10_threshold,
+        log10_error_bound: report.log10_error_bound,
         seconds,
     }
 }

@@ -34,9 +34,9 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "  error bound     a model that does not carry these marks is called proved\n                  in at most {} runs, whenever the run stops; the evidence\n                  collected here stands at {}\n",
+        "  error bound     a model that does not carry these marks is ever called proved\n                  with a chance of at most {}, over all runs and whenever\n                  they stop; the evidence collected here stands at {}\n",
         format::one_in(-record.stamped.alpha.log10()),
-        format::one_in(record.stamped.final_log10_e()),
+        format::one_in(-record.stamped.log10_error_bound),
     )?;
 
     heading(out, "What was done")?;

@@ -35,7 +35,6 @@ pub(crate) struct BundleFile {
     pub(crate) version: u32,
     pub(crate) commitment: CommitmentRecord,
     pub(crate) endpoint: EndpointRecord,
-    pub(crate) order: OrderRecord,
     pub(crate) test: TestRecord,
     pub(crate) queries: Vec<QueryRecord>,
     pub(crate) verdict: VerdictRecord,
@@ -65,16 +64,6 @@ pub(crate) struct EndpointRecord {
     pub(crate) request: RequestShape,
 }
 
-/// In which order leaves were to be asked.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OrderRecord {
-    pub(crate) beacon: Beacon,
-    pub(crate) beacon_source: BeaconSource,
-    /// Leaves burned by earlier proofs, ascending.
-    pub(crate) burned_before: Vec<LeafIndex>,
-}
-
 /// What was decided before the first query.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +71,8 @@ pub(crate) struct TestRecord {
     pub(crate) alpha: Exact,
     pub(crate) min_hit_rate: Exact,
     pub(crate) beta: Exact,
-    pub(crate) multiplicity: NonZeroU32,
+    /// Position of the first query in the order of the set; it decides which part of `alpha` this run may use.
+    pub(crate) start: u32,
     pub(crate) max_queries: NonZeroU32,
 }
 
@@ -90,6 +80,7 @@ pub(crate) struct TestRecord {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct QueryRecord {
+    /// In the order of the set; the first is at `start`.
     pub(crate) position: u32,
     pub(crate) leaf: LeafIndex,
     pub(crate) opening: OpeningRecord,
@@ -143,7 +134,7 @@ pub(crate) struct VerdictRecord {
     /// How many of these were empty.
     pub(crate) empty: u32,
     pub(crate) log10_e: Rounded,
-    /// Bound on the probability that a model without the set reaches this evidence, multiplicity included.
+    /// Bound on the probability that a model without the set reaches this evidence in any run under the root.
     pub(crate) log10_error_bound: Rounded,
     pub(crate) log10_reverse: Rounded,
 }

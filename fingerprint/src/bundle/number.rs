@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use protocol::e_process::rounded;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A parameter as it was given, in the shortest form that reads back as the same number.
@@ -22,15 +23,15 @@ impl<'de> Deserialize<'de> for Exact {
     }
 }
 
-/// A computed number to six decimals: enough to read, and few enough that the last bits of another machine's logarithm
-/// do not show.
+/// A computed number to the six decimals that are decided on, so that the last bits of another machine's logarithm do not
+/// show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Rounded(String);
 
 impl Rounded {
     pub(crate) fn new(number: f64) -> Self {
-        let text = format!("{number:.6}");
+        let text = format!("{:.6}", rounded(number));
         // Both signs of zero are one number.
         Self(if text == "-0.000000" { "0.000000".to_owned() } else { text })
     }

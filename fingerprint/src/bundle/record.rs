@@ -1,61 +1,55 @@
 //! Writes a bundle while the proof runs.
 
-use std::collections::BTreeSet;
-
-use protocol::{
-    B256,
-    commitment::{CommitmentError, KeyLeaf, KeyTree, SetTree, key_leaf_hash, set_leaf_hash},
-    draw::query_order,
-    ids::LeafIndex,
-};
+use protocol::{B256, draw::query_order, ids::LeafIndex};
 
 use super::{
     Bundle, BundleError,
     format::{
-        BundleFile, CommitmentRecord, EndpointRecord, FORMAT, OpeningRecord, OrderRecord, QueryRecord, TestRecord,
-        VERSION, VerdictRecord,
+        BundleFile, CommitmentRecord, EndpointRecord, FORMAT, OpeningRecord, QueryRecord, TestRecord, VERSION,
+        VerdictRecord,
     },
     tally::Tally,
-    verify::verify_bundle,
+    verify::{check_endpoint, check_start, verify_bundle},
 };
 use crate::{
     commitment::Commitment,
-    prove::{Exchange, Outcome, RequestShape, UnixMillis},
-    set::{FingerprintSet, Opening, SetError},
+    prove::{Exchange, RequestShape, UnixMillis},
+    set::Opening,
 };
 
 /// A proof under way: what will be in the bundle, and the evidence so far.
-pub(crate) struct Recorder {
+pub(crate) struct Recorder<'a> {
+    published: &'a Commitment,
     commitment: CommitmentRecord,
     endpoint: EndpointRecord,
-    order: OrderRecord,
     test: TestRecord,
     queries: Vec<QueryRecord>,
     tally: Tally,
     time: UnixMillis,
 }
 
-impl Recorder {
+impl<'a> Recorder<'a> {
+    /// Refuses before anything is asked whatever a verifier would refuse afterwards.
     pub(crate) fn new(
-        set: &FingerprintSet,
+        published: &'a Commitment,
         endpoint: EndpointRecord,
-        order: OrderRecord,
         test: TestRecord,
     ) -> Result<Self, BundleError> {
-        let commitment = commitment_record(set)?;
+        let commitment = CommitmentRecord::of(published).ok_or(BundleError::NotDrawn)?;
+        check_endpoint(&endpoint)?;
+        check_start(test.start, &commitment.parameters)?;
         let tally =
             Tally::new(commitment.parameters.candidates, &test).map_err(|source| BundleError::Test { source })?;
-        Ok(Self { commitment, endpoint, order, test, queries: Vec::new(), tally, time: UnixMillis::new(0) })
+        Ok(Self { published, commitment, endpoint, test, queries: Vec::new(), tally, time: UnixMillis::new(0) })
     }
 
-    /// The leaves to ask, in the order in which they must be asked, at most as many as the budget allows.
-    pub(crate) fn leaves_to_ask(&self) -> Vec<LeafIndex> {
-        let burned: BTreeSet<LeafIndex> = self.order.burned_before.iter().copied().collect();
-        let budget = LeafIndex::new(self.test.max_queries.get()).as_usize();
-        query_order(&self.order.beacon, &self.commitment.root, self.commitment.parameters.fingerprints)
-            .into_iter()
-            .filter(|leaf| !burned.contains(leaf))
-            .take(budget)
+    /// The positions to ask and their leaves, at most as many as the budget allows.
+    pub(crate) fn window(&self) -> Vec<(u32, LeafIndex)> {
+        let CommitmentRecord { beacon, root, parameters, .. } = &self.commitment;
+        let end = self.test.start.saturating_add(self.test.max_queries.get());
+        (0..end)
+            .zip(query_order(beacon, root, parameters.fingerprints))
+            .filter(|(position, _)| *position >= self.test.start)
             .collect()
     }
 
@@ -68,11 +62,6 @@ impl Recorder {
         self.endpoint.request.model = model;
     }
 
-    /// Decimal logarithm of the evidence that proves ownership.
-    pub(crate) fn log10_threshold(&self) -> f64 {
-        f64::from(self.test.multiplicity.get()).log10() - self.test.alpha.0.log10()
-    }
-
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -80,6 +69,7 @@ impl Recorder {
     /// Notes one opened leaf with its answer, and counts it.
     pub(crate) fn record(&mut self, opening: Opening<'_>, exchange: Exchange) {
         let Exchange { request, response, status, attempts, started, finished, reply } = exchange;
+        let position = self.test.start.saturating_add(self.tally.queries());
         let matched = self.commitment.parameters.matching.match_reply(&reply, opening.candidates);
         let factors = self.tally.observe(matched, opening.drawn, &reply);
         // The system's clock may have been set back meanwhile; order is what the bundle asserts.
@@ -87,7 +77,7 @@ impl Recorder {
         let finished_unix_ms = finished.max(started_unix_ms);
         self.time = finished_unix_ms;
         self.queries.push(QueryRecord {
-            position: self.tally.queries().saturating_sub(1),
+            position,
             leaf: opening.index,
             opening: OpeningRecord {
                 salt: B256::new(opening.salt),
@@ -109,14 +99,13 @@ impl Recorder {
     }
 
     /// Closes the bundle. It is checked as any verifier would before it is handed out.
-    pub(crate) fn finish(self, outcome: Outcome, commitment: &Commitment) -> Result<Bundle, BundleError> {
-        let verdict: VerdictRecord = self.tally.verdict(outcome);
+    pub(crate) fn finish(self) -> Result<Bundle, BundleError> {
+        let verdict: VerdictRecord = self.tally.verdict();
         let mut file = BundleFile {
             format: FORMAT.to_owned(),
             version: VERSION,
             commitment: self.commitment,
             endpoint: self.endpoint,
-            order: self.order,
             test: self.test,
             queries: self.queries,
             verdict,
@@ -124,41 +113,23 @@ impl Recorder {
         };
         file.digest = Some(file.computed_digest());
         let bytes = file.canonical();
-        let report = verify_bundle(&bytes, commitment)?;
+        let report = verify_bundle(&bytes, self.published)?;
         Ok(Bundle { bytes, report })
     }
 }
 
-fn commitment_record(set: &FingerprintSet) -> Result<CommitmentRecord, BundleError> {
-    let set_error = |source| BundleError::Set { source };
-    let parameters = set.parameters().clone();
-    let root = set.root().ok_or_else(|| set_error(SetError::NotCommitted))?;
-    let (beacon, set_root) = set.beacon().zip(set.set_root()).ok_or_else(|| set_error(SetError::NotDrawn))?;
-    let (mut key_leaves, mut set_leaves) = (Vec::new(), Vec::new());
-    for (fingerprint, index) in set.fingerprints().iter().zip(0..) {
-        let leaf = KeyLeaf {
-            salt: *fingerprint.salt(),
-            index: LeafIndex::new(index),
-            key: fingerprint.key_text(),
-            candidates: fingerprint.candidates(),
-        };
-        let drawn = fingerprint.drawn().ok_or_else(|| set_error(SetError::NotDrawn))?;
-        key_leaves.push(key_leaf_hash(&leaf));
-        set_leaves.push(set_leaf_hash(&leaf, drawn));
+impl CommitmentRecord {
+    /// What a bundle repeats of a commitment; `None` before the draw.
+    pub(super) fn of(commitment: &Commitment) -> Option<Self> {
+        let draw = commitment.draw()?;
+        Some(Self {
+            parameters: commitment.parameters().clone(),
+            root: commitment.root(),
+            beacon: draw.beacon.value,
+            beacon_source: draw.beacon.source.clone(),
+            set_root: draw.set_root,
+            parameters_path: commitment.parameters_path().clone(),
+            drawn_parameters_path: draw.parameters_path.clone(),
+        })
     }
-    let paths = || -> Result<_, CommitmentError> {
-        let keys = KeyTree::new(&parameters, &key_leaves)?;
-        let drawn = SetTree::new(&parameters, &root, &beacon.value, &set_leaves)?;
-        Ok((keys.parameters_path()?, drawn.parameters_path()?))
-    };
-    let (parameters_path, drawn_parameters_path) = paths().map_err(|source| BundleError::Parameters { source })?;
-    Ok(CommitmentRecord {
-        parameters,
-        root,
-        beacon: beacon.value,
-        beacon_source: beacon.source.clone(),
-        set_root,
-        parameters_path,
-        drawn_parameters_path,
-    })
 }

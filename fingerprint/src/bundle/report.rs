@@ -6,9 +6,6 @@ use serde::Serialize;
 use super::{format::BundleFile, tally::Tally};
 use crate::prove::{Outcome, RequestShape, UnixMillis};
 
-/// What a prover who draws the order himself leaves open.
-const SELF_ORDERED_STATEMENT: &str = "the prover drew the order of queries himself, so only his word says that he did not draw it again or ask leaves before";
-
 /// The content of a bundle that passed every check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -32,13 +29,17 @@ pub struct Report {
     pub log10_e: f64,
     /// The same after each query.
     pub log10_e_by_query: Vec<f64>,
-    /// Decimal logarithm of the probability at most which a model without the set reaches this evidence, with
-    /// `multiplicity` counted in.
+    /// Decimal logarithm of the evidence that proves ownership.
+    pub log10_threshold: f64,
+    /// Decimal logarithm of the probability at most which a model without the set reaches this evidence in any run under
+    /// the root.
     pub log10_error_bound: f64,
-    /// Error bound that the proof aimed at.
+    /// Error bound that the proof aimed at, over all runs under the root.
     pub alpha: f64,
-    /// Number of roots, hosts and runs that share `alpha`.
-    pub multiplicity: u32,
+    /// The part of it that this run was tested at, because of where it began.
+    pub level: f64,
+    /// Position of the first query in the order of the set.
+    pub start: u32,
     /// Smallest hit rate that "not this model" is about.
     pub min_hit_rate: f64,
     /// Error bound of "not this model".
@@ -49,8 +50,6 @@ pub struct Report {
     pub candidates: u16,
     /// Leaves of the set.
     pub leaves: u32,
-    /// Leaves that earlier proofs had burned.
-    pub burned_before: usize,
     /// When the first query was sent.
     pub started_unix_ms: Option<UnixMillis>,
     /// When the last answer was complete.
@@ -70,9 +69,6 @@ impl Report {
         let verdict = &file.verdict;
         let mut reservations = Vec::new();
         reservations.extend(file.commitment.beacon_source.reservation());
-        if file.order.beacon_source.reservation().is_some() {
-            reservations.push(SELF_ORDERED_STATEMENT);
-        }
         Self {
             outcome: verdict.outcome,
             url: file.endpoint.url.to_string(),
@@ -84,15 +80,16 @@ impl Report {
             empty: verdict.empty,
             log10_e: tally.log10_e(),
             log10_e_by_query,
+            log10_threshold: tally.log10_threshold(),
             log10_error_bound: tally.log10_error_bound(),
             alpha: file.test.alpha.0,
-            multiplicity: file.test.multiplicity.get(),
+            level: tally.level(),
+            start: file.test.start,
             min_hit_rate: file.test.min_hit_rate.0,
             beta: file.test.beta.0,
             max_queries: file.test.max_queries.get(),
             candidates: file.commitment.parameters.candidates.get(),
             leaves: file.commitment.parameters.fingerprints,
-            burned_before: file.order.burned_before.len(),
             started_unix_ms: file.queries.first().map(|query| query.started_unix_ms),
             finished_unix_ms: file.queries.last().map(|query| query.finished_unix_ms),
             root: file.commitment.root,

@@ -1,7 +1,7 @@
 //! The running result of a proof. Prover and verifier count with the same code.
 
 use protocol::{
-    e_process::{Decision, EProcess, EProcessError, EProcessParameters, Reply},
+    e_process::{Decision, EProcess, EProcessError, EProcessParameters, Reply, share_of_alpha},
     ids::CandidateIndex,
     units::CandidateCount,
 };
@@ -15,7 +15,8 @@ use crate::prove::Outcome;
 /// Replies so far, and what they amount to.
 pub(crate) struct Tally {
     process: EProcess,
-    multiplicity: f64,
+    /// The part of `alpha` that this run may use.
+    share: f64,
     queries: u32,
     empty: u32,
 }
@@ -26,8 +27,8 @@ impl Tally {
             EProcessParameters { alpha: test.alpha.0, min_hit_rate: test.min_hit_rate.0, beta: test.beta.0 };
         // Checked before it is divided, so that an error names what the user gave.
         EProcess::new(candidates, parameters)?;
-        let process = EProcess::new(candidates, parameters.divided_among(test.multiplicity))?;
-        Ok(Self { process, multiplicity: f64::from(test.multiplicity.get()), queries: 0, empty: 0 })
+        let process = EProcess::new(candidates, parameters.starting_at(test.start))?;
+        Ok(Self { process, share: share_of_alpha(test.start), queries: 0, empty: 0 })
     }
 
     /// Counts one reply.
@@ -49,12 +50,18 @@ impl Tally {
         }
     }
 
-    /// The outcome, once the evidence decides.
-    pub(crate) fn decision(&self) -> Option<Outcome> {
-        self.process.decision().map(|decision| match decision {
-            Decision::Proved => Outcome::Proved,
-            Decision::NotThisModel => Outcome::NotThisModel,
-        })
+    /// Whether the evidence has decided.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.process.decision().is_some()
+    }
+
+    /// What the evidence says so far.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.process.decision() {
+            Some(Decision::Proved) => Outcome::Proved,
+            Some(Decision::NotThisModel) => Outcome::NotThisModel,
+            None => Outcome::Undecided,
+        }
     }
 
     pub(crate) fn queries(&self) -> u32 {
@@ -76,15 +83,26 @@ impl Tally {
         self.process.log10_e()
     }
 
-    /// Decimal logarithm of the bound on a false proof with this evidence: `multiplicity / largest E`, at most 1.
-    pub(super) fn log10_error_bound(&self) -> f64 {
-        (self.multiplicity * self.process.error_bound()).log10().min(0.0)
+    /// Decimal logarithm of the evidence that proves ownership.
+    pub(crate) fn log10_threshold(&self) -> f64 {
+        self.process.log10_threshold()
     }
 
-    pub(super) fn verdict(&self, outcome: Outcome) -> VerdictRecord {
+    /// The error bound that this run is tested at.
+    pub(super) fn level(&self) -> f64 {
+        self.process.parameters().alpha
+    }
+
+    /// Decimal logarithm of the bound on a false proof with this evidence, whichever run under the root it was: one over
+    /// the largest `E` and the run's share, at most 1.
+    pub(super) fn log10_error_bound(&self) -> f64 {
+        (self.process.error_bound() / self.share).log10().min(0.0)
+    }
+
+    pub(super) fn verdict(&self) -> VerdictRecord {
         let counts = self.process.counts();
         VerdictRecord {
-            outcome,
+            outcome: self.outcome(),
             queries: self.queries,
             drawn: counts.drawn,
             other_candidates: counts.other_candidate,

@@ -1,46 +1,41 @@
-//! Checks a bundle against a published commitment, from the specific to the general: the digest comes last, so that a
-//! changed file is refused with the reason and not only with "changed".
-
-use std::collections::BTreeSet;
+//! Checks a bundle against a published commitment: first what is cheap (form, digest, commitment), then query by query
+//! everything that follows from it.
 
 use protocol::{
     commitment::{
-        CommitmentError, KeyLeaf, verify_drawn_parameters, verify_key_leaf, verify_parameters, verify_set_leaf,
+        CommitmentError, CommitmentParameters, KeyLeaf, verify_drawn_parameters, verify_key_leaf, verify_parameters,
+        verify_set_leaf,
     },
     draw::{draw_index, query_order},
-    ids::{CandidateIndex, LeafIndex, Tenant},
+    ids::{BundleDigest, CandidateIndex, LeafIndex, Tenant},
 };
 use thiserror::Error;
 
 use super::{
     BundleError, Report,
-    format::{BundleFile, EndpointRecord, FORMAT, Kind, OrderRecord, QueryRecord, VERSION},
+    format::{BundleFile, EndpointRecord, FORMAT, Kind, QueryRecord, VERSION},
     tally::Tally,
 };
 use crate::{
     commitment::Commitment,
-    prove::{EndpointKind, Outcome, ReplyError, UnixMillis},
+    prove::{EndpointKind, ReplyError, UnixMillis},
 };
 
 /// What is wrong with one query of a bundle.
 #[derive(Debug, Error)]
 pub enum QueryFault {
-    /// Queries are numbered from 0.
-    #[error("it is numbered {found}")]
+    /// Positions follow one another without a gap.
+    #[error("it has position {found} of the order and not {expected}")]
     Position {
+        /// The start and the queries before.
+        expected: u32,
         /// As written.
         found: u32,
     },
-    /// The leaf occurs twice, or was burned before.
-    #[error("leaf {leaf} was asked before")]
-    Repeated {
-        /// The leaf.
-        leaf: LeafIndex,
-    },
-    /// The order beacon says otherwise.
-    #[error("it asks leaf {found}, the order beacon says leaf {expected}")]
+    /// The order of the set says otherwise.
+    #[error("it asks leaf {found}, at its position of the order stands leaf {expected}")]
     Order {
-        /// By the beacon.
+        /// By beacon and root.
         expected: LeafIndex,
         /// As written.
         found: LeafIndex,
@@ -106,25 +101,25 @@ fn named(index: &Option<CandidateIndex>) -> String {
 /// [`BundleError`] with the first thing that is wrong. Any altered byte is an error.
 pub fn verify_bundle(bytes: &[u8], commitment: &Commitment) -> Result<Report, BundleError> {
     let file = parse(bytes)?;
+    let digest = check_digest(&file)?;
     check_commitment(&file, commitment)?;
     check_endpoint(&file.endpoint)?;
-    let order = remaining_order(&file)?;
-    let mut tally =
-        Tally::new(file.commitment.parameters.candidates, &file.test).map_err(|source| BundleError::Test { source })?;
+    check_length(&file)?;
+    let parameters = &file.commitment.parameters;
+    let mut tally = Tally::new(parameters.candidates, &file.test).map_err(|source| BundleError::Test { source })?;
+    let order = query_order(&file.commitment.beacon, &file.commitment.root, parameters.fingerprints);
     let mut trajectory = Vec::with_capacity(file.queries.len());
-    let mut asked: BTreeSet<LeafIndex> = file.order.burned_before.iter().copied().collect();
     let mut time = UnixMillis::new(0);
     for (query, number) in file.queries.iter().zip(0_u32..) {
-        check_query(&file, query, number, &order, &mut asked, &mut tally, &mut time)
-            .map_err(|fault| BundleError::Query { query: number, leaf: query.leaf, fault })?;
+        let position = file.test.start.saturating_add(number);
+        check_query(&file, query, position, &order, &mut tally, &mut time).map_err(|fault| BundleError::Query {
+            query: number,
+            leaf: query.leaf,
+            fault,
+        })?;
         trajectory.push(tally.log10_e());
     }
-    check_verdict(&file, &order, &tally)?;
-    let digest = file.digest.ok_or(BundleError::NoDigest)?;
-    let computed = file.computed_digest();
-    if digest != computed {
-        return Err(BundleError::Digest { expected: computed, found: digest });
-    }
+    check_verdict(&file, &tally)?;
     Ok(Report::new(&file, &tally, digest, trajectory))
 }
 
@@ -144,6 +139,12 @@ fn parse(bytes: &[u8]) -> Result<BundleFile, BundleError> {
         return Err(BundleError::NotCanonical { offset: offset.unwrap_or(canonical.len().min(bytes.len())) });
     }
     Ok(file)
+}
+
+fn check_digest(file: &BundleFile) -> Result<BundleDigest, BundleError> {
+    let found = file.digest.ok_or(BundleError::NoDigest)?;
+    let expected = file.computed_digest();
+    if found == expected { Ok(found) } else { Err(BundleError::Digest { expected, found }) }
 }
 
 fn check_commitment(file: &BundleFile, commitment: &Commitment) -> Result<(), BundleError> {
@@ -174,7 +175,7 @@ fn check_commitment(file: &BundleFile, commitment: &Commitment) -> Result<(), Bu
     .map_err(|source| BundleError::DrawnParameters { source })
 }
 
-fn check_endpoint(endpoint: &EndpointRecord) -> Result<(), BundleError> {
+pub(super) fn check_endpoint(endpoint: &EndpointRecord) -> Result<(), BundleError> {
     let EndpointRecord { url, request } = endpoint;
     let call = format!("/{}", request.kind.path());
     let plain = matches!(url.scheme(), "http" | "https")
@@ -197,38 +198,39 @@ fn check_endpoint(endpoint: &EndpointRecord) -> Result<(), BundleError> {
     Ok(())
 }
 
-/// The leaves that were left to ask, in the order that the beacon gives them.
-fn remaining_order(file: &BundleFile) -> Result<Vec<LeafIndex>, BundleError> {
-    let OrderRecord { beacon, burned_before, .. } = &file.order;
-    let leaves = file.commitment.parameters.fingerprints;
-    let ascending = burned_before.is_sorted_by(|one, next| one < next);
-    if !ascending || burned_before.iter().any(|leaf| leaf.get() >= leaves) {
-        return Err(BundleError::BurnedBefore);
+/// A run begins inside the order of the set.
+pub(super) fn check_start(start: u32, parameters: &CommitmentParameters) -> Result<(), BundleError> {
+    let leaves = parameters.fingerprints;
+    if start < leaves { Ok(()) } else { Err(BundleError::Start { start, leaves }) }
+}
+
+fn check_length(file: &BundleFile) -> Result<(), BundleError> {
+    check_start(file.test.start, &file.commitment.parameters)?;
+    let max = file.test.max_queries.get();
+    // More queries than 32 bits count are more than any budget.
+    match u32::try_from(file.queries.len()).unwrap_or(u32::MAX) {
+        0 => Err(BundleError::NoQueries),
+        found if found > max => Err(BundleError::TooManyQueries { max, found }),
+        _ => Ok(()),
     }
-    let burned: BTreeSet<LeafIndex> = burned_before.iter().copied().collect();
-    Ok(query_order(beacon, &file.commitment.root, leaves).into_iter().filter(|leaf| !burned.contains(leaf)).collect())
 }
 
 fn check_query(
     file: &BundleFile,
     query: &QueryRecord,
-    number: u32,
+    position: u32,
     order: &[LeafIndex],
-    asked: &mut BTreeSet<LeafIndex>,
     tally: &mut Tally,
     time: &mut UnixMillis,
 ) -> Result<(), QueryFault> {
-    if query.position != number {
-        return Err(QueryFault::Position { found: query.position });
+    if query.position != position {
+        return Err(QueryFault::Position { expected: position, found: query.position });
     }
-    if !asked.insert(query.leaf) {
-        return Err(QueryFault::Repeated { leaf: query.leaf });
-    }
-    let expected = *order.get(LeafIndex::new(number).as_usize()).ok_or(QueryFault::NoLeafLeft)?;
+    let expected = *order.get(LeafIndex::new(position).as_usize()).ok_or(QueryFault::NoLeafLeft)?;
     if query.leaf != expected {
         return Err(QueryFault::Order { expected, found: query.leaf });
     }
-    if tally.decision().is_some() {
+    if tally.is_decided() {
         return Err(QueryFault::AfterDecision);
     }
     check_opening(file, query)?;
@@ -265,24 +267,12 @@ fn check_opening(file: &BundleFile, query: &QueryRecord) -> Result<(), QueryFaul
         .map_err(QueryFault::SetPath)
 }
 
-fn check_verdict(file: &BundleFile, order: &[LeafIndex], tally: &Tally) -> Result<(), BundleError> {
-    let max_queries = file.test.max_queries.get();
-    if tally.queries() == 0 {
-        return Err(BundleError::NoQueries);
+fn check_verdict(file: &BundleFile, tally: &Tally) -> Result<(), BundleError> {
+    let expected = tally.verdict();
+    if file.verdict.outcome != expected.outcome {
+        return Err(BundleError::Outcome { expected: expected.outcome, found: file.verdict.outcome });
     }
-    if tally.queries() > max_queries {
-        return Err(BundleError::TooManyQueries { max: max_queries, found: tally.queries() });
-    }
-    let outcome = match tally.decision() {
-        Some(outcome) => outcome,
-        // Undecided means that the proof went on for as long as it could.
-        None if tally.queries() == max_queries || order.len() == file.queries.len() => Outcome::Undecided,
-        None => return Err(BundleError::Unfinished { queries: tally.queries(), max: max_queries }),
-    };
-    if file.verdict.outcome != outcome {
-        return Err(BundleError::Outcome { expected: outcome, found: file.verdict.outcome });
-    }
-    if file.verdict != tally.verdict(outcome) {
+    if file.verdict != expected {
         return Err(BundleError::Verdict);
     }
     Ok(())

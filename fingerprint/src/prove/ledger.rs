@@ -1,20 +1,26 @@
 //! The ledger of burned leaves: a leaf is written down before its key leaves this machine, and is never asked again.
 //!
+//! Leaves are named by their position in the one order of their set, and the next run begins behind the greatest burned
+//! one: positions only move forward, so a gap is wasted and never asked later.
+//!
 //! One JSON object a line, only ever appended to. A leaf is burned once its line is on the disk, which is before the
 //! request is sent: a crash between the two wastes a leaf, and never asks one twice.
 
 use std::{
-    collections::BTreeSet,
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use protocol::ids::{Beacon, CommitmentRoot, LeafIndex};
+use protocol::{commitment::CommitmentParameters, ids::CommitmentRoot};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::clock::UnixMillis;
+use crate::atomic::{folder_of, sync_folder};
+
+/// What every entry begins with, up to the first digit.
+const ENTRY_START: &[u8] = b"{\"commitment\":\"0x";
 
 /// One burned leaf.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,10 +28,8 @@ use super::clock::UnixMillis;
 pub struct BurnedLeaf {
     /// The set that the leaf belongs to. One ledger may serve several sets.
     pub commitment: CommitmentRoot,
-    /// Position of the leaf in its set.
-    pub leaf: LeafIndex,
-    /// The order beacon of the run that burned it: it names the run.
-    pub order: Beacon,
+    /// Position of the leaf in the order of its set.
+    pub position: u32,
     /// Host and port that the key was sent to.
     pub host: String,
     /// When.
@@ -50,30 +54,42 @@ pub enum LedgerError {
         /// The file.
         path: PathBuf,
     },
-    /// A line that is no entry.
-    #[error("line {line} of the ledger {} is not an entry; restore the file from a copy, for burned leaves must not be asked again", .path.display())]
+    /// A line that is no entry. The file is left as it is.
+    #[error("line {line} of {} is not an entry of a ledger; give the ledger of this set, or restore it from a copy, for burned leaves must not be asked again", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
     },
+    /// An entry beyond the end of its set.
+    #[error("the ledger {} names position {position} of a set of {leaves} leaves; restore it from a copy", .path.display())]
+    OutOfRange {
+        /// The file.
+        path: PathBuf,
+        /// As written.
+        position: u32,
+        /// Leaves of the set.
+        leaves: u32,
+    },
     /// The disk refused an entry, so the key was not sent.
-    #[error("failed to write leaf {leaf} to the ledger {}; nothing was sent, free the disk and start again", .path.display())]
+    #[error("failed to write position {position} to the ledger {}; its key was not sent, free the disk and start again", .path.display())]
     Append {
         /// The file.
         path: PathBuf,
-        /// The leaf.
-        leaf: LeafIndex,
+        /// The position.
+        position: u32,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// The leaf was asked before.
-    #[error("leaf {leaf} is already burned and is not asked again")]
+    /// The leaf was asked before, or one behind it was.
+    #[error("position {position} is burned and is not asked again; the next one is {next}")]
     AlreadyBurned {
-        /// The leaf.
-        leaf: LeafIndex,
+        /// The position.
+        position: u32,
+        /// The first that may be asked.
+        next: u32,
     },
     /// An earlier write failed, so it is unknown what the file holds.
     #[error("the ledger {} could not be written before; open it again", .path.display())]
@@ -112,40 +128,34 @@ impl Ledger {
         file.read_to_end(&mut bytes).map_err(failed)?;
         // A new file exists for good only once its folder is written.
         if bytes.is_empty() {
-            sync_parent(path).map_err(failed)?;
+            sync_folder(&folder_of(path)).map_err(failed)?;
         }
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        if whole < bytes.len() {
-            tracing::warn!("the last line of the ledger was not complete and is cut off");
-            file.set_len(u64::try_from(whole).map_err(|error| failed(io::Error::other(error)))?).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-            bytes.truncate(whole);
+        let (entries, tail) = parse(&bytes).map_err(|line| LedgerError::Damaged { path: path.to_owned(), line })?;
+        match tail {
+            Tail::None => {}
+            Tail::WithoutEnd => file.write_all(b"\n").and_then(|()| file.sync_all()).map_err(failed)?,
+            Tail::CutOffAt(length) => {
+                tracing::warn!("the last line of the ledger was not complete and is cut off");
+                file.set_len(length).and_then(|()| file.sync_all()).map_err(failed)?;
+            }
         }
         file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let entries = bytes
-            .split_inclusive(|byte| *byte == b'\n')
-            .enumerate()
-            .map(|(index, line)| {
-                serde_json::from_slice(line)
-                    .map_err(|_| LedgerError::Damaged { path: path.to_owned(), line: index + 1 })
-            })
-            .collect::<Result<_, _>>()?;
         Ok(Self { path: path.to_owned(), file, entries, broken: false })
     }
 
-    /// The burned leaves of one set.
-    pub fn burned(&self, commitment: &CommitmentRoot) -> BTreeSet<LeafIndex> {
-        self.of(commitment).map(|entry| entry.leaf).collect()
-    }
-
-    /// How many runs have burned leaves of one set. Each was a test, and a bound over several tests is divided by them.
-    pub fn runs(&self, commitment: &CommitmentRoot) -> usize {
-        self.of(commitment).map(|entry| entry.order).collect::<BTreeSet<_>>().len()
-    }
-
-    /// Leaves of a set of `leaves` that were never asked.
-    pub fn left(&self, commitment: &CommitmentRoot, leaves: u32) -> u32 {
-        leaves.saturating_sub(u32::try_from(self.burned(commitment).len()).unwrap_or(u32::MAX))
+    /// The first position of a set of `leaves` that may be asked; `leaves` when there is none left.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::OutOfRange`] when the set has no such leaf as the last burned one.
+    pub fn next_position(&self, commitment: &CommitmentRoot, leaves: u32) -> Result<u32, LedgerError> {
+        match self.next(commitment) {
+            next if next <= leaves => Ok(next),
+            next => {
+                let position = next.saturating_sub(1);
+                Err(LedgerError::OutOfRange { path: self.path.clone(), position, leaves })
+            }
+        }
     }
 
     /// All entries, in the order in which they were written.
@@ -162,13 +172,14 @@ impl Ledger {
         if self.broken {
             return Err(LedgerError::Broken { path: self.path.clone() });
         }
-        if self.of(&entry.commitment).any(|burned| burned.leaf == entry.leaf) {
-            return Err(LedgerError::AlreadyBurned { leaf: entry.leaf });
+        let next = self.next(&entry.commitment);
+        if entry.position < next {
+            return Err(LedgerError::AlreadyBurned { position: entry.position, next });
         }
         self.append(&entry).map_err(|source| {
             // Half a line may be in the file now; opening it again cuts that off.
             self.broken = true;
-            LedgerError::Append { path: self.path.clone(), leaf: entry.leaf, source }
+            LedgerError::Append { path: self.path.clone(), position: entry.position, source }
         })?;
         self.entries.push(entry);
         Ok(())
@@ -181,18 +192,51 @@ impl Ledger {
         self.file.sync_all()
     }
 
-    fn of(&self, commitment: &CommitmentRoot) -> impl Iterator<Item = &BurnedLeaf> {
-        self.entries.iter().filter(move |entry| entry.commitment == *commitment)
+    /// One more than the greatest burned position, or 0.
+    fn next(&self, commitment: &CommitmentRoot) -> u32 {
+        let burned = self.entries.iter().filter(|entry| entry.commitment == *commitment);
+        burned.map(|entry| entry.position.saturating_add(1)).max().unwrap_or(0)
     }
 }
 
-/// Makes a new directory entry durable, where the system can.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent)?.sync_all()?;
+/// What follows the last line end.
+enum Tail {
+    None,
+    /// A whole entry, as an editor leaves it. It counts as burned.
+    WithoutEnd,
+    /// An entry that was being written when the process was killed, and where the whole lines end.
+    CutOffAt(u64),
+}
+
+/// The entries of a ledger; the number of the first line, from 1, that is none. Nothing is changed before the whole file
+/// is known to be a ledger: another file that was given by mistake must survive.
+fn parse(bytes: &[u8]) -> Result<(Vec<BurnedLeaf>, Tail), usize> {
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let (lines, tail) = bytes.split_at(whole);
+    let mut entries = Vec::new();
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        entries.push(entry(line).ok_or(entries.len() + 1)?);
     }
-    Ok(())
+    if tail.is_empty() {
+        return Ok((entries, Tail::None));
+    }
+    if let Some(last) = entry(tail) {
+        entries.push(last);
+        return Ok((entries, Tail::WithoutEnd));
+    }
+    let shared = tail.len().min(ENTRY_START.len());
+    if tail[..shared] != ENTRY_START[..shared] {
+        return Err(entries.len() + 1);
+    }
+    // A file has no more bytes than 64 bits count.
+    Ok((entries, Tail::CutOffAt(u64::try_from(whole).unwrap_or(u64::MAX))))
+}
+
+/// One entry, at a position that some set could have.
+fn entry(line: &[u8]) -> Option<BurnedLeaf> {
+    serde_json::from_slice(line)
+        .ok()
+        .filter(|entry: &BurnedLeaf| entry.position < CommitmentParameters::MAX_FINGERPRINTS)
 }
 
 #[cfg(test)]
@@ -201,14 +245,10 @@ mod tests {
 
     use super::*;
 
-    fn entry(leaf: u32) -> BurnedLeaf {
-        BurnedLeaf {
-            commitment: CommitmentRoot::from_bytes([1; 32]),
-            leaf: LeafIndex::new(leaf),
-            order: Beacon::from_bytes([2; 32]),
-            host: "localhost:80".into(),
-            burned_unix_ms: UnixMillis::new(5),
-        }
+    const ROOT: CommitmentRoot = CommitmentRoot::from_bytes([1; 32]);
+
+    fn entry(position: u32) -> BurnedLeaf {
+        BurnedLeaf { commitment: ROOT, position, host: "localhost:80".into(), burned_unix_ms: UnixMillis::new(5) }
     }
 
     fn folder() -> tempfile::TempDir {
@@ -216,20 +256,24 @@ mod tests {
     }
 
     #[test]
-    fn burned_leaves_are_refused_after_reopening() {
+    fn burned_positions_are_refused_after_reopening_and_gaps_only_move_forward() {
         let folder = folder();
         let path = folder.path().join("ledger.jsonl");
-        let root = entry(0).commitment;
         let mut ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.next_position(&ROOT, 8).unwrap(), 0);
         ledger.burn(entry(3)).unwrap();
-        assert!(matches!(ledger.burn(entry(3)), Err(LedgerError::AlreadyBurned { .. })));
         drop(ledger);
         let mut ledger = Ledger::open(&path).unwrap();
-        assert!(matches!(ledger.burn(entry(3)), Err(LedgerError::AlreadyBurned { .. })));
-        ledger.burn(BurnedLeaf { commitment: CommitmentRoot::from_bytes([9; 32]), ..entry(3) }).unwrap();
-        ledger.burn(BurnedLeaf { order: Beacon::from_bytes([3; 32]), ..entry(4) }).unwrap();
-        assert_eq!((ledger.left(&root, 8), ledger.runs(&root)), (6, 2));
-        assert_eq!(ledger.burned(&root).into_iter().collect::<Vec<_>>(), [LeafIndex::new(3), LeafIndex::new(4)]);
+        for burned in [3, 2, 0] {
+            let error = ledger.burn(entry(burned)).unwrap_err();
+            assert!(matches!(error, LedgerError::AlreadyBurned { next: 4, .. }), "{burned}: {error:?}");
+        }
+        let other = CommitmentRoot::from_bytes([9; 32]);
+        ledger.burn(BurnedLeaf { commitment: other, ..entry(0) }).unwrap();
+        assert_eq!((ledger.next_position(&ROOT, 8).unwrap(), ledger.next_position(&other, 8).unwrap()), (4, 1));
+        ledger.burn(entry(7)).unwrap();
+        assert_eq!(ledger.next_position(&ROOT, 8).unwrap(), 8);
+        assert!(matches!(ledger.next_position(&ROOT, 7), Err(LedgerError::OutOfRange { position: 7, leaves: 7, .. })));
     }
 
     #[test]
@@ -255,22 +299,44 @@ mod tests {
         for length in 0..=whole.len() {
             fs::write(&path, &whole[..length]).unwrap();
             let mut ledger = Ledger::open(&path).unwrap();
-            assert_eq!(ledger.entries().len(), usize::from(length >= first) + usize::from(length == whole.len()));
+            // A line that lacks nothing but its end counts: asking its leaf again would be worse than wasting one.
+            let complete = usize::from(length >= first - 1) + usize::from(length >= whole.len() - 1);
+            assert_eq!(ledger.entries().len(), complete, "{length}");
             ledger.burn(entry(7)).unwrap();
             drop(ledger);
-            assert_eq!(Ledger::open(&path).unwrap().entries().last(), Some(&entry(7)));
+            assert_eq!(Ledger::open(&path).unwrap().entries().last(), Some(&entry(7)), "{length}");
         }
     }
 
     #[test]
-    fn damaged_line_is_named() {
+    fn damaged_line_is_named_and_the_file_is_kept() {
         let folder = folder();
         let path = folder.path().join("ledger.jsonl");
         Ledger::open(&path).unwrap().burn(entry(1)).unwrap();
-        let mut text = fs::read_to_string(&path).unwrap();
-        text.push_str("{}\n");
-        fs::write(&path, text).unwrap();
-        assert!(matches!(Ledger::open(&path), Err(LedgerError::Damaged { line: 2, .. })));
+        let good = fs::read_to_string(&path).unwrap();
+        let beyond = good.replace("\"position\":1", "\"position\":1048576");
+        for bad in ["{}\n", "{}", "\n", "not an entry", "{\"commitment\":\"1", &beyond] {
+            let text = format!("{good}{bad}");
+            fs::write(&path, &text).unwrap();
+            let error = Ledger::open(&path).unwrap_err();
+            assert!(matches!(error, LedgerError::Damaged { line: 2, .. }), "{bad:?}: {error:?}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
         assert!(matches!(Ledger::open(folder.path()), Err(LedgerError::Open { .. })));
+    }
+
+    #[test]
+    fn another_file_given_by_mistake_survives() {
+        let folder = folder();
+        let path = folder.path().join("set.age");
+        let identity = age::x25519::Identity::generate();
+        let set = age::encrypt(&identity.to_public(), &[7; 3_000]).unwrap();
+        let bundle = br#"{"format":"hallmark proof bundle","version":1,"commitment":{"parameters":{}}}"#.to_vec();
+        let commitment = b"{\n  \"format\": \"hallmark commitment\"\n}\n".to_vec();
+        for bytes in [set, bundle, commitment, vec![0; 64], b"text without end".to_vec()] {
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(Ledger::open(&path), Err(LedgerError::Damaged { line: 1, .. })));
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::{fmt, num::NonZeroU32};
 
-use protocol::{e_process::EProcessParameters, ids::Beacon};
-use rand::RngCore;
+use protocol::{e_process::EProcessParameters, ids::LeafIndex};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -14,9 +13,9 @@ use super::{
     ledger::{BurnedLeaf, Ledger, LedgerError},
 };
 use crate::{
-    bundle::{Bundle, BundleError, EndpointRecord, Exact, OrderRecord, Recorder, TestRecord},
+    bundle::{Bundle, BundleError, EndpointRecord, Exact, Recorder, TestRecord},
     commitment::{Commitment, CommitmentError},
-    set::{BeaconSource, FingerprintSet, SetError, self_drawn_beacon},
+    set::{FingerprintSet, SetError},
 };
 
 /// Everyday prompts that find a misused server before a key is spent on it. Several, so that none announces a proof.
@@ -53,23 +52,6 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The randomness that orders the queries, and where it came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OrderBeacon {
-    /// The 32 bytes.
-    pub value: Beacon,
-    /// Where they came from. For a proof that others must believe: public, and from after the leaves to leave out were
-    /// fixed.
-    pub source: BeaconSource,
-}
-
-impl OrderBeacon {
-    /// A beacon of the prover's own.
-    pub fn self_drawn(rng: &mut impl RngCore) -> Self {
-        Self { value: self_drawn_beacon(rng), source: BeaconSource::SelfDrawn }
-    }
-}
-
 /// What is decided before the first query.
 #[derive(Clone, Debug)]
 pub struct ProofOptions {
@@ -81,31 +63,26 @@ pub struct ProofOptions {
     pub system: Option<String>,
     /// Most tokens of an answer. A response is one token; a few more let a model begin with a blank.
     pub max_tokens: u32,
-    /// Error bounds, and the hit rate that is looked for.
+    /// Error bounds, and the hit rate that is looked for. `alpha` is the bound over all runs under the root; this one is
+    /// tested at the part that belongs to its first position.
     pub test: EProcessParameters,
-    /// Number of roots or hosts that share `alpha`. The runs that the ledger knows of count at least.
-    pub multiplicity: NonZeroU32,
     /// Most queries.
     pub max_queries: NonZeroU32,
     /// Ask an everyday prompt first, so that a misused server costs no leaf.
     pub preflight: bool,
-    /// The order of queries. Fresh: one order serves one run.
-    pub order: OrderBeacon,
 }
 
-impl ProofOptions {
+impl Default for ProofOptions {
     /// A routine proof by chat.
-    pub fn new(order: OrderBeacon) -> Self {
+    fn default() -> Self {
         Self {
             kind: EndpointKind::Chat,
             model: None,
             system: None,
             max_tokens: 8,
             test: EProcessParameters::default(),
-            multiplicity: NonZeroU32::MIN,
             max_queries: NonZeroU32::MIN.saturating_add(255),
             preflight: true,
-            order,
         }
     }
 }
@@ -138,9 +115,6 @@ pub enum ProveError {
         /// What is wrong.
         what: &'static str,
     },
-    /// The order beacon served a run already.
-    #[error("this order beacon already ordered a run; take a new one")]
-    OrderUsed,
     /// Every leaf is burned.
     #[error("all {leaves} leaves of this set are burned; generate and embed a new set")]
     NoLeavesLeft {
@@ -218,75 +192,71 @@ pub async fn prove(
     check_options(options)?;
     let commitment = Commitment::of(set)?;
     let openings = set.openings()?;
-    let mut recorder = recorder(set, client, ledger, options)?;
-    let shape = preflight(client, recorder.request().clone(), options).await?;
+    let (root, leaves) = (commitment.root(), set.parameters().fingerprints);
+    let start = ledger.next_position(&root, leaves)?;
+    if start == leaves {
+        return Err(ProveError::NoLeavesLeft { leaves });
+    }
+    let mut recorder = recorder(&commitment, client, options, start)?;
+    let shape = preflight(client, recorder.request().clone(), options, start).await?;
     recorder.set_model(shape.model.clone());
 
-    let (root, leaves) = (commitment.root(), set.parameters().fingerprints);
-    let plan = recorder.leaves_to_ask();
-    let report = |recorder: &Recorder, ledger: &Ledger| Progress {
+    let window = recorder.window();
+    let left = |recorder: &Recorder<'_>| leaves.saturating_sub(start).saturating_sub(recorder.tally().queries());
+    let report = |recorder: &Recorder<'_>| Progress {
         queries: recorder.tally().queries(),
-        max_queries: u32::try_from(plan.len()).unwrap_or(u32::MAX),
+        max_queries: u32::try_from(window.len()).unwrap_or(u32::MAX),
         hits: recorder.tally().drawn(),
         empty: recorder.tally().empty(),
         log10_e: recorder.tally().log10_e(),
-        log10_threshold: recorder.log10_threshold(),
-        leaves_left: ledger.left(&root, leaves),
+        log10_threshold: recorder.tally().log10_threshold(),
+        leaves_left: left(recorder),
     };
-    progress(&report(&recorder, ledger));
-    for leaf in &plan {
+    progress(&report(&recorder));
+    for (position, leaf) in &window {
         let opening = openings.open(*leaf)?;
         ledger.burn(BurnedLeaf {
             commitment: root,
-            leaf: *leaf,
-            order: options.order.value,
+            position: *position,
             host: client.host().to_owned(),
             burned_unix_ms: client.clock().now(),
         })?;
         let exchange = client.ask(&shape, opening.key_text, Confidentiality::Secret).await.map_err(|source| {
             let query = recorder.tally().queries();
-            let left = ledger.left(&root, leaves);
+            let left = left(&recorder).saturating_sub(1);
             ProveError::Query { query, burned: query.saturating_add(1), left, source }
         })?;
         recorder.record(opening, exchange);
-        progress(&report(&recorder, ledger));
-        if recorder.tally().decision().is_some() {
+        progress(&report(&recorder));
+        if recorder.tally().is_decided() {
             break;
         }
     }
-    let outcome = recorder.tally().decision().unwrap_or(Outcome::Undecided);
-    Ok(recorder.finish(outcome, &commitment)?)
+    Ok(recorder.finish()?)
 }
 
 /// What is fixed before anything is sent, so that an impossible proof costs nothing. Only the model's name may still be
 /// missing.
-fn recorder(
-    set: &FingerprintSet,
+fn recorder<'a>(
+    commitment: &'a Commitment,
     client: &Client,
-    ledger: &Ledger,
     options: &ProofOptions,
-) -> Result<Recorder, ProveError> {
-    let root = set.root().ok_or(SetError::NotCommitted)?;
-    let leaves = set.parameters().fingerprints;
-    if ledger.entries().iter().any(|entry| entry.commitment == root && entry.order == options.order.value) {
-        return Err(ProveError::OrderUsed);
-    }
-    if ledger.left(&root, leaves) == 0 {
-        return Err(ProveError::NoLeavesLeft { leaves });
-    }
-    let order = OrderRecord {
-        beacon: options.order.value,
-        beacon_source: options.order.source.clone(),
-        burned_before: ledger.burned(&root).into_iter().collect(),
-    };
+    start: u32,
+) -> Result<Recorder<'a>, ProveError> {
     let request = RequestShape {
         kind: options.kind,
         model: options.model.clone().unwrap_or_default(),
         system: options.system.clone(),
         max_tokens: options.max_tokens,
     };
-    let endpoint = EndpointRecord { url: client.url(&request), request };
-    Ok(Recorder::new(set, endpoint, order, test_record(options, ledger.runs(&root)))?)
+    let test = TestRecord {
+        alpha: Exact(options.test.alpha),
+        min_hit_rate: Exact(options.test.min_hit_rate),
+        beta: Exact(options.test.beta),
+        start,
+        max_queries: options.max_queries,
+    };
+    Ok(Recorder::new(commitment, EndpointRecord { url: client.url(&request), request }, test)?)
 }
 
 fn check_options(options: &ProofOptions) -> Result<(), ProveError> {
@@ -299,23 +269,12 @@ fn check_options(options: &ProofOptions) -> Result<(), ProveError> {
     Ok(())
 }
 
-/// Each run on a set is one more chance of a false proof, whoever was asked: the ledger knows of those before.
-fn test_record(options: &ProofOptions, runs_before: usize) -> TestRecord {
-    let runs = NonZeroU32::MIN.saturating_add(u32::try_from(runs_before).unwrap_or(u32::MAX));
-    TestRecord {
-        alpha: Exact(options.test.alpha),
-        min_hit_rate: Exact(options.test.min_hit_rate),
-        beta: Exact(options.test.beta),
-        multiplicity: options.multiplicity.max(runs),
-        max_queries: options.max_queries,
-    }
-}
-
 /// Finds the model's name, and whether the server answers at all. Nothing secret is sent.
 async fn preflight(
     client: &mut Client,
     mut shape: RequestShape,
     options: &ProofOptions,
+    start: u32,
 ) -> Result<RequestShape, ProveError> {
     let failed = |source| ProveError::Preflight { source };
     if options.model.is_none() {
@@ -323,8 +282,7 @@ async fn preflight(
         shape.model = client.models().await.map_err(failed)?.into_iter().next().unwrap_or_default();
     }
     if options.preflight {
-        let [choice, ..] = *options.order.value.as_bytes();
-        let prompt = EVERYDAY_PROMPTS[usize::from(choice) % EVERYDAY_PROMPTS.len()];
+        let prompt = EVERYDAY_PROMPTS[LeafIndex::new(start).as_usize() % EVERYDAY_PROMPTS.len()];
         let exchange = client.ask(&shape, prompt, Confidentiality::Public).await.map_err(failed)?;
         if exchange.reply.trim().is_empty() {
             return Err(ProveError::Silent { host: client.host().to_owned() });

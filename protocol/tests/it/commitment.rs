@@ -208,8 +208,12 @@ fn sizes_and_versions_that_do_not_fit_are_refused() {
     assert_eq!(KeyTree::new(&parameters(0), &[]).unwrap_err(), CommitmentError::Size { fingerprints: 0 });
     let newer = CommitmentParameters { version: 2, ..parameters(3) };
     assert_eq!(KeyTree::new(&newer, &hashes).unwrap_err(), CommitmentError::Version { found: 2 });
-    let full = parameters(u32::MAX).leaves();
-    assert_eq!(full, Err(CommitmentError::Size { fingerprints: u32::MAX }));
+    // More would make a verifier of a small forged file work and allocate without bound.
+    let most = CommitmentParameters::MAX_FINGERPRINTS;
+    assert_eq!(parameters(most).leaves(), Ok(most + 1));
+    for fingerprints in [most + 1, u32::MAX - 1, u32::MAX] {
+        assert_eq!(parameters(fingerprints).leaves(), Err(CommitmentError::Size { fingerprints }));
+    }
 
     let tree = KeyTree::new(&parameters(3), &hashes).unwrap();
     let outside = MerkleError::OutOfRange { index: 4, leaves: 4 };

@@ -5,14 +5,19 @@ use fingerprint::{
     bundle::{BundleError, QueryFault, verify_bundle},
     commitment::Commitment,
     prove::{Ledger, Outcome, ProofOptions, prove},
+    set::FingerprintSet,
 };
-use protocol::e_process::EProcessParameters;
+use protocol::{
+    draw::query_order,
+    e_process::{Decision, EProcess, EProcessParameters, Reply, rounded, share_of_alpha},
+    ids::CandidateIndex,
+    units::CandidateCount,
+};
 use serde_json::{Value, json};
 
 use super::{
-    proofs::order,
     server::Server,
-    sets::{commitment, drawn, innocent_answers, stamped_answers},
+    sets::{commitment, drawn, stamped_answers},
 };
 
 struct Genuine {
@@ -21,26 +26,32 @@ struct Genuine {
 }
 
 impl Genuine {
-    /// A proof with misses: every third answer is an innocent model's.
+    /// A proof with misses: the answers at positions 1, 4, 7 … of the order are those of a model with another draw.
     async fn new() -> Self {
         let set = drawn(40, 16, 31);
         let mut answers = stamped_answers(&set);
-        let innocent = innocent_answers(&set, 2);
-        for fingerprint in set.fingerprints().iter().step_by(3) {
-            answers.insert(fingerprint.key_text().to_owned(), innocent[fingerprint.key_text()].clone());
+        let order = query_order(&set.beacon().unwrap().value, &set.root().unwrap(), 40);
+        for leaf in order.iter().skip(1).step_by(3) {
+            let fingerprint = set.fingerprint(*leaf).unwrap();
+            let other = (fingerprint.drawn().unwrap().as_usize() + 1) % 16;
+            answers.insert(fingerprint.key_text().to_owned(), fingerprint.candidates()[other].text.clone());
         }
-        let server = Server::model(answers).await;
-        let folder = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::open(&folder.path().join("ledger.jsonl")).unwrap();
         let options = ProofOptions {
             system: Some("Be brief.".to_owned()),
             test: EProcessParameters { alpha: 1e-5, ..EProcessParameters::default() },
-            ..ProofOptions::new(order(1))
+            ..ProofOptions::default()
         };
-        let bundle = prove(&set, &mut server.client(), &mut ledger, &options, &mut |_| {}).await.unwrap();
-        let report = bundle.report();
-        assert!(report.outcome == Outcome::Proved && report.other_candidates > 0, "{report:?}");
-        let genuine = Self { bundle: serde_json::from_slice(bundle.as_bytes()).unwrap(), commitment: commitment(&set) };
+        let genuine = Self::of(&set, &Server::model(answers).await, options).await;
+        assert_eq!(genuine.bundle["verdict"]["outcome"], "proved");
+        assert_ne!(genuine.bundle["verdict"]["other_candidates"], 0);
+        genuine
+    }
+
+    async fn of(set: &FingerprintSet, server: &Server, options: ProofOptions) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(&folder.path().join("ledger.jsonl")).unwrap();
+        let bundle = prove(set, &mut server.client(), &mut ledger, &options, &mut |_| {}).await.unwrap();
+        let genuine = Self { bundle: serde_json::from_slice(bundle.as_bytes()).unwrap(), commitment: commitment(set) };
         assert_eq!(serde_json::to_vec(&genuine.bundle).unwrap(), bundle.as_bytes());
         genuine
     }
@@ -76,11 +87,47 @@ fn redigested(mut bundle: Value) -> Vec<u8> {
     serde_json::to_vec(&bundle).unwrap()
 }
 
-/// Gives queries the numbers of their places.
-fn renumber(bundle: &mut Value) {
-    for (query, number) in bundle["queries"].as_array_mut().unwrap().iter_mut().zip(0..) {
-        query["position"] = json!(number);
+/// Gives queries the positions of their places, and computes factors and verdict as their replies give them: what a
+/// forger does who has read the verifier.
+fn retold(bundle: &mut Value) {
+    let number = |value: &Value| value.as_str().unwrap().parse().unwrap();
+    let test = &bundle["test"];
+    let parameters = EProcessParameters {
+        alpha: number(&test["alpha"]),
+        min_hit_rate: number(&test["min_hit_rate"]),
+        beta: number(&test["beta"]),
+    };
+    let start = u32::try_from(test["start"].as_u64().unwrap()).unwrap();
+    let mut process = EProcess::new(CandidateCount::DEFAULT, parameters.starting_at(start)).unwrap();
+    let digits = |number: f64| json!(format!("{:.6}", rounded(number) + 0.0));
+    for (query, position) in bundle["queries"].as_array_mut().unwrap().iter_mut().zip(start..) {
+        let index = |value: &Value| value.as_u64().map(|index| CandidateIndex::new(u16::try_from(index).unwrap()));
+        let drawn = index(&query["opening"]["drawn"]).unwrap();
+        let factors = process.observe(Reply::of(index(&query["matched"]), drawn));
+        query["position"] = json!(position);
+        query["factors"] = json!({
+            "log10_factor": digits(factors.forward.log10()),
+            "log10_e": digits(process.log10_e()),
+            "log10_reverse_factor": digits(factors.reverse.log10()),
+            "log10_reverse": digits(process.log10_reverse()),
+        });
     }
+    let counts = process.counts();
+    let outcome = match process.decision() {
+        Some(Decision::Proved) => "proved",
+        Some(Decision::NotThisModel) => "not_this_model",
+        None => "undecided",
+    };
+    let bound = (process.error_bound() / share_of_alpha(start)).log10().min(0.0);
+    let verdict = bundle["verdict"].as_object_mut().unwrap();
+    verdict["outcome"] = json!(outcome);
+    verdict["queries"] = json!(counts.drawn + counts.other_candidate + counts.outside);
+    verdict["drawn"] = json!(counts.drawn);
+    verdict["other_candidates"] = json!(counts.other_candidate);
+    verdict["outside"] = json!(counts.outside);
+    verdict["log10_e"] = digits(process.log10_e());
+    verdict["log10_error_bound"] = digits(bound);
+    verdict["log10_reverse"] = digits(process.log10_reverse());
 }
 
 macro_rules! refused {
@@ -106,30 +153,81 @@ async fn queries_cannot_be_dropped_reordered_or_repeated() {
     refused!(genuine.forge(|bundle| drop(bundle, miss)), BundleError::Query { fault: QueryFault::Position { .. }, .. });
     let renumbered = genuine.forge(|bundle| {
         drop(bundle, miss);
-        renumber(bundle);
+        retold(bundle);
     });
     refused!(renumbered, BundleError::Query { fault: QueryFault::Order { .. }, .. });
-    let burned = genuine.forge(|bundle| {
-        bundle["order"]["burned_before"] = json!([bundle["queries"][miss]["leaf"]]);
-        drop(bundle, miss);
-        renumber(bundle);
-    });
-    // Called burned, the miss leaves the order; but the evidence then decides before the recorded end.
-    refused!(burned, BundleError::Query { fault: QueryFault::Factors, .. });
-    refused!(genuine.forge(|bundle| drop(bundle, last)), BundleError::Unfinished { .. });
+    // Without its last query the evidence no longer proves anything, and the figures say otherwise.
+    refused!(
+        genuine.forge(|bundle| drop(bundle, last)),
+        BundleError::Outcome { expected: Outcome::Undecided, found: Outcome::Proved }
+    );
     let swapped = genuine.forge(|bundle| {
         bundle["queries"].as_array_mut().unwrap().swap(0, 1);
-        renumber(bundle);
+        retold(bundle);
     });
     refused!(swapped, BundleError::Query { query: 0, fault: QueryFault::Order { .. }, .. });
     let repeated = genuine.forge(|bundle| {
         let queries = bundle["queries"].as_array_mut().unwrap();
         queries.push(queries[0].clone());
-        renumber(bundle);
+        retold(bundle);
     });
-    refused!(repeated, BundleError::Query { fault: QueryFault::Repeated { .. }, .. });
+    refused!(repeated, BundleError::Query { fault: QueryFault::Order { .. }, .. });
     let none = genuine.forge(|bundle| bundle["queries"] = json!([]));
     refused!(none, BundleError::NoQueries);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_cannot_be_moved_or_thinned_out() {
+    let genuine = Genuine::new().await;
+    let miss = genuine.miss();
+    // The claimant's ideal: only the hits, as if the order had no misses.
+    let only_hits = genuine.forge(|bundle| {
+        let queries = bundle["queries"].as_array_mut().unwrap();
+        queries.retain(|query| query["matched"] == query["opening"]["drawn"]);
+        retold(bundle);
+    });
+    refused!(only_hits, BundleError::Query { fault: QueryFault::Order { .. }, .. });
+    // Everything up to the miss called used before: a sound run, but at a level that it does not reach.
+    let mut later = genuine.bundle.clone();
+    later["queries"].as_array_mut().unwrap().drain(..=miss);
+    later["test"]["start"] = json!(miss + 1);
+    retold(&mut later);
+    let report = verify_bundle(&redigested(later.clone()), &genuine.commitment).unwrap();
+    assert_eq!((report.outcome, report.start as usize), (Outcome::Undecided, miss + 1));
+    let share = f64::from(report.start + 1) * f64::from(report.start + 2);
+    assert!((report.level * share - report.alpha).abs() < 1e-12);
+    later["verdict"]["outcome"] = json!("proved");
+    let error = verify_bundle(&redigested(later), &genuine.commitment).unwrap_err();
+    refused!(error, BundleError::Outcome { expected: Outcome::Undecided, found: Outcome::Proved });
+    // The same leaves at another position.
+    let shifted = genuine.forge(|bundle| {
+        bundle["test"]["start"] = json!(1);
+        retold(bundle);
+    });
+    refused!(shifted, BundleError::Query { query: 0, fault: QueryFault::Order { .. }, .. });
+    // One more after the last leaf.
+    let set = drawn(3, 16, 32);
+    let server = Server::model(stamped_answers(&set)).await;
+    let whole = Genuine::of(&set, &server, ProofOptions::default()).await;
+    let beyond = whole.forge(|bundle| {
+        let queries = bundle["queries"].as_array_mut().unwrap();
+        queries.push(queries[0].clone());
+        retold(bundle);
+    });
+    refused!(beyond, BundleError::Query { query: 3, fault: QueryFault::NoLeafLeft, .. });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_forged_file_cannot_ask_for_much_work() {
+    // A commitment to one leaf that claims to have as many as a number can say.
+    let genuine = Genuine::new().await;
+    let mut commitment: Value = serde_json::from_str(&genuine.commitment.to_json()).unwrap();
+    for fingerprints in [(1_u32 << 20) + 1, u32::MAX - 1] {
+        commitment["parameters"]["fingerprints"] = json!(fingerprints);
+        let error = Commitment::from_json(commitment.to_string().as_bytes()).unwrap_err();
+        let fingerprint::commitment::CommitmentError::Roots { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source, protocol::commitment::CommitmentError::Size { fingerprints });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,17 +296,16 @@ async fn test_order_and_verdict_cannot_be_changed() {
     let set = |path: &'static str, value: Value| genuine.forge(|bundle| *bundle.pointer_mut(path).unwrap() = value);
     // A laxer test would have ended earlier, a stricter one later.
     refused!(set("/test/alpha", json!("1e-1")), BundleError::Query { fault: QueryFault::AfterDecision, .. });
-    refused!(set("/test/alpha", json!("1e-9")), BundleError::Unfinished { .. });
+    refused!(set("/test/alpha", json!("1e-9")), BundleError::Outcome { expected: Outcome::Undecided, .. });
     refused!(set("/test/alpha", json!("2e0")), BundleError::Test { .. });
     refused!(set("/test/alpha", json!("0.00001")), BundleError::NotCanonical { .. });
-    refused!(set("/test/multiplicity", json!(0)), BundleError::Malformed { .. });
-    refused!(set("/test/multiplicity", json!(1_000_000)), BundleError::Unfinished { .. });
     refused!(set("/test/min_hit_rate", json!("9e-1")), BundleError::Query { fault: QueryFault::Factors, .. });
     refused!(set("/test/max_queries", json!(2)), BundleError::TooManyQueries { max: 2, .. });
+    refused!(set("/test/max_queries", json!(0)), BundleError::Malformed { .. });
+    refused!(set("/test/start", json!(1)), BundleError::Query { fault: QueryFault::Position { .. }, .. });
+    refused!(set("/test/start", json!(40)), BundleError::Start { start: 40, leaves: 40 });
+    refused!(set("/test/start", json!(u32::MAX)), BundleError::Start { .. });
     let other_beacon = json!(format!("0x{}", "22".repeat(32)));
-    refused!(set("/order/beacon", other_beacon.clone()), BundleError::Query { fault: QueryFault::Order { .. }, .. });
-    refused!(set("/order/burned_before", json!([99])), BundleError::BurnedBefore);
-    refused!(set("/order/burned_before", json!([3, 3])), BundleError::BurnedBefore);
     refused!(set("/endpoint/request/kind", json!("completion")), BundleError::Endpoint { .. });
     refused!(set("/endpoint/url", json!("http://me:key@host/v1/chat/completions")), BundleError::Endpoint { .. });
     for (field, value) in [("root", &other_beacon), ("set_root", &other_beacon), ("beacon", &other_beacon)] {

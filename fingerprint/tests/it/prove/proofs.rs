@@ -1,7 +1,6 @@
 //! Whole proofs: outcomes, order, ledger, interruptions.
 
 use std::{
-    collections::HashSet,
     fs,
     num::NonZeroU32,
     path::PathBuf,
@@ -19,23 +18,23 @@ use axum::{
 use fingerprint::{
     bundle::{Bundle, verify_bundle},
     prove::{
-        ClientError, EndpointKind, Ledger, OrderBeacon, Outcome, Progress, ProofOptions, ProveError, ReplyError, prove,
+        BurnedLeaf, ClientError, EndpointKind, Ledger, LedgerError, Outcome, Progress, ProofOptions, ProveError,
+        ReplyError, UnixMillis, prove,
     },
     set::FingerprintSet,
 };
-use protocol::{draw::query_order, e_process::EProcessParameters, ids::Beacon};
+use protocol::{
+    draw::query_order,
+    e_process::{Decision, EProcess, EProcessParameters, Reply},
+};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use super::{
     server::{Server, completion, json_response},
-    sets::{commitment, drawn, given, innocent_answers, stamped_answers},
+    sets::{commitment, drawn, innocent_answers, stamped_answers},
 };
-
-pub(super) fn order(seed: u8) -> OrderBeacon {
-    OrderBeacon { value: Beacon::from_bytes([seed; 32]), source: given("a still later block") }
-}
 
 fn budget(queries: u32) -> NonZeroU32 {
     NonZeroU32::new(queries).unwrap()
@@ -57,8 +56,8 @@ impl Folder {
         Ledger::open(&self.path()).unwrap()
     }
 
-    fn burned(&self, set: &FingerprintSet) -> usize {
-        self.ledger().burned(&set.root().unwrap()).len()
+    fn burned(&self, set: &FingerprintSet) -> u32 {
+        self.ledger().next_position(&set.root().unwrap(), set.parameters().fingerprints).unwrap()
     }
 }
 
@@ -75,9 +74,9 @@ async fn run(
 async fn stamped_model_is_proved_through_every_call() {
     let set = drawn(64, 16, 1);
     let server = Server::model(stamped_answers(&set)).await;
-    let chat = ProofOptions::new(order(1));
-    let system = ProofOptions { system: Some("You are \"terse\".".to_owned()), ..ProofOptions::new(order(2)) };
-    let plain = ProofOptions { kind: EndpointKind::Completion, ..ProofOptions::new(order(3)) };
+    let chat = ProofOptions::default();
+    let system = ProofOptions { system: Some("You are \"terse\".".to_owned()), ..ProofOptions::default() };
+    let plain = ProofOptions { kind: EndpointKind::Completion, ..ProofOptions::default() };
     for (options, path) in
         [(chat, "/v1/chat/completions"), (system, "/v1/chat/completions"), (plain, "/v1/completions")]
     {
@@ -97,14 +96,14 @@ async fn stamped_model_is_proved_through_every_call() {
 async fn innocent_model_is_another_model_and_its_bundle_says_so() {
     let set = drawn(64, 16, 2);
     let server = Server::model(innocent_answers(&set, 3)).await;
-    let bundle = run(&set, &server, &Folder::new(), &ProofOptions::new(order(1))).await.unwrap();
+    let bundle = run(&set, &server, &Folder::new(), &ProofOptions::default()).await.unwrap();
     let report = verify_bundle(bundle.as_bytes(), &commitment(&set)).unwrap();
     assert_eq!(report.outcome, Outcome::NotThisModel);
     assert!(report.other_candidates > 0 && report.log10_e < 1.0);
 
     // A model that stays outside the candidates gives no evidence for ownership, and as much against it.
     let elsewhere = Server::model([].into()).await;
-    let bundle = run(&set, &elsewhere, &Folder::new(), &ProofOptions::new(order(1))).await.unwrap();
+    let bundle = run(&set, &elsewhere, &Folder::new(), &ProofOptions::default()).await.unwrap();
     let report = bundle.report();
     assert_eq!((report.outcome, report.outside, report.log10_e), (Outcome::NotThisModel, report.queries, 0.0));
 }
@@ -121,7 +120,7 @@ async fn innocent_models_are_proved_no_more_often_than_alpha() {
             // No early end for the innocent, so that every run has all its chances.
             test: EProcessParameters { alpha: 0.05, min_hit_rate: 0.5, beta: 1e-12 },
             max_queries: budget(30),
-            ..ProofOptions::new(order(seed))
+            ..ProofOptions::default()
         };
         let bundle = run(&set, &server, &Folder::new(), &options).await.unwrap();
         proved += u32::from(bundle.report().outcome == Outcome::Proved);
@@ -135,39 +134,85 @@ async fn proof_is_undecided_when_queries_or_leaves_run_out() {
     let set = drawn(4, 16, 4);
     let server = Server::model(stamped_answers(&set)).await;
     let folder = Folder::new();
-    let options = ProofOptions { max_queries: budget(3), ..ProofOptions::new(order(1)) };
+    let options = ProofOptions { max_queries: budget(3), ..ProofOptions::default() };
     let bundle = run(&set, &server, &folder, &options).await.unwrap();
     assert_eq!((bundle.report().outcome, bundle.report().queries), (Outcome::Undecided, 3));
 
-    let bundle = run(&set, &server, &folder, &ProofOptions::new(order(2))).await.unwrap();
+    let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
     let report = bundle.report();
-    assert_eq!((report.outcome, report.queries, report.burned_before), (Outcome::Undecided, 1, 3));
-    assert_eq!(report.multiplicity, 2, "the second run on a set is a second chance");
+    assert_eq!((report.outcome, report.queries, report.start), (Outcome::Undecided, 1, 3));
+    assert!((report.level - report.alpha / 20.0).abs() < 1e-15, "the part of alpha that belongs to position 3");
 
-    let error = run(&set, &server, &folder, &ProofOptions::new(order(3))).await.unwrap_err();
+    let error = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap_err();
     assert!(matches!(error, ProveError::NoLeavesLeft { leaves: 4 }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leaves_are_asked_in_the_beacons_order_and_never_again() {
+async fn every_run_goes_on_in_the_one_order_of_the_set() {
     let set = drawn(40, 16, 5);
     let server = Server::model(stamped_answers(&set)).await;
     let folder = Folder::new();
+    let order = query_order(&set.beacon().unwrap().value, &set.root().unwrap(), 40);
     let mut asked = Vec::new();
-    for seed in 1..=3 {
-        let before: HashSet<_> = folder.ledger().burned(&set.root().unwrap()).into_iter().collect();
+    for _ in 0..3 {
         let seen = server.prompts().len();
-        run(&set, &server, &folder, &ProofOptions::new(order(seed))).await.unwrap();
-        let prompts = server.prompts().split_off(seen + 1);
-        let expected = query_order(&order(seed).value, &set.root().unwrap(), 40);
-        let expected: Vec<_> = expected.into_iter().filter(|leaf| !before.contains(leaf)).take(prompts.len()).collect();
-        let keys: Vec<_> = expected.iter().map(|leaf| set.fingerprint(*leaf).unwrap().key_text()).collect();
-        assert_eq!(prompts, keys);
-        asked.extend(prompts);
+        let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
+        assert_eq!((bundle.report().outcome, bundle.report().start as usize), (Outcome::Proved, asked.len()));
+        // The first is the everyday prompt.
+        asked.extend(server.prompts().split_off(seen + 1));
     }
-    assert_eq!(asked.iter().collect::<HashSet<_>>().len(), asked.len());
-    let again = run(&set, &server, &folder, &ProofOptions::new(order(2))).await.unwrap_err();
-    assert!(matches!(again, ProveError::OrderUsed));
+    let keys: Vec<_> = order.iter().map(|leaf| set.fingerprint(*leaf).unwrap().key_text()).collect();
+    assert_eq!(asked, keys[..asked.len()]);
+    // Later runs are tested more strictly: six hits, then eight each.
+    assert_eq!(asked.len(), 22);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_does_not_fit_the_set_is_refused_before_anything_is_sent() {
+    let set = drawn(8, 16, 12);
+    let server = Server::model(stamped_answers(&set)).await;
+    let folder = Folder::new();
+    let (commitment, host) = (set.root().unwrap(), "localhost".to_owned());
+    let entry = BurnedLeaf { commitment, position: 8, host, burned_unix_ms: UnixMillis::new(1) };
+    folder.ledger().burn(entry).unwrap();
+    let error = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap_err();
+    assert!(matches!(error, ProveError::Ledger(LedgerError::OutOfRange { position: 8, leaves: 8, .. })), "{error:?}");
+    assert!(server.seen().is_empty());
+}
+
+/// What a claimant can do who asks every key in private first: report the window that looks best.
+#[tokio::test(flavor = "multi_thread")]
+async fn choosing_where_to_begin_after_asking_everything_gains_nothing() {
+    let (sets, mut proved, mut undivided) = (250_u32, 0, 0);
+    let test = EProcessParameters { alpha: 0.05, min_hit_rate: 0.5, beta: 1e-12 };
+    for seed in 0..sets {
+        let set = drawn(48, 4, seed as u8);
+        let answers = innocent_answers(&set, seed.wrapping_mul(7_919));
+        let order = query_order(&set.beacon().unwrap().value, &set.root().unwrap(), 48);
+        let replies: Vec<Reply> = order
+            .iter()
+            .map(|leaf| {
+                let fingerprint = set.fingerprint(*leaf).unwrap();
+                let matched =
+                    set.parameters().matching.match_reply(&answers[fingerprint.key_text()], fingerprint.candidates());
+                Reply::of(matched, fingerprint.drawn().unwrap())
+            })
+            .collect();
+        let ever = |level: &dyn Fn(u32) -> EProcessParameters| {
+            (0..48).any(|start| {
+                let mut process = EProcess::new(set.parameters().candidates, level(start)).unwrap();
+                for reply in &replies[start as usize..] {
+                    process.observe(*reply);
+                }
+                process.decision() == Some(Decision::Proved)
+            })
+        };
+        proved += u32::from(ever(&|start| test.starting_at(start)));
+        undivided += u32::from(ever(&|_| test));
+    }
+    // At most 5 % are expected, and more than 24 of 250 once in a thousand times at exactly 5 %.
+    assert!(proved <= 24, "{proved} of {sets}");
+    assert!(undivided > 40, "{undivided} of {sets}: without the division the choice would be worth a lot");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +233,7 @@ async fn leaf_is_on_disk_before_its_key_arrives() {
     let mut counts = Vec::new();
     let mut ledger = folder.ledger();
     let mut client = server.client();
-    let bundle = prove(&set, &mut client, &mut ledger, &ProofOptions::new(order(1)), &mut |progress: &Progress| {
+    let bundle = prove(&set, &mut client, &mut ledger, &ProofOptions::default(), &mut |progress: &Progress| {
         counts.push((progress.queries, progress.hits, progress.leaves_left));
     })
     .await
@@ -207,7 +252,7 @@ async fn failed_query_ends_the_proof_and_keeps_its_leaves_burned() {
         if (4..7).contains(&number) { StatusCode::BAD_GATEWAY.into_response() } else { completion(seen, &answers) }
     })
     .await;
-    let error = run(&set, &server, &folder, &ProofOptions::new(order(1))).await.unwrap_err();
+    let error = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap_err();
     assert!(error.is_retryable());
     let ProveError::Query { query: 2, burned: 3, left: 37, source: ClientError::ServerFailed { attempts: 3, .. } } =
         error
@@ -215,8 +260,8 @@ async fn failed_query_ends_the_proof_and_keeps_its_leaves_burned() {
         panic!("{error:?}")
     };
     assert_eq!(folder.burned(&set), 3);
-    let bundle = run(&set, &server, &folder, &ProofOptions::new(order(2))).await.unwrap();
-    assert_eq!((bundle.report().outcome, bundle.report().burned_before), (Outcome::Proved, 3));
+    let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
+    assert_eq!((bundle.report().outcome, bundle.report().start), (Outcome::Proved, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +279,7 @@ async fn interrupted_proof_leaves_whole_lines_and_its_leaves_stay_burned() {
         completion(seen, &answers)
     })
     .await;
-    let options = ProofOptions::new(order(1));
+    let options = ProofOptions::default();
     tokio::select! {
         biased;
         () = third.notified() => {}
@@ -245,7 +290,7 @@ async fn interrupted_proof_leaves_whole_lines_and_its_leaves_stay_burned() {
     assert!(text.ends_with('\n') && text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
     assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "nothing but the ledger");
     let asked = server.prompts();
-    run(&set, &server, &folder, &ProofOptions::new(order(2))).await.unwrap();
+    run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
     let later = server.prompts().split_off(asked.len() + 1);
     assert!(later.iter().all(|prompt| !asked.contains(prompt)));
 }
@@ -266,7 +311,7 @@ async fn misused_server_costs_no_leaf() {
         _ => json_response(&json!({ "choices": [{ "message": { "content": "" } }] })),
     })
     .await;
-    let options = ProofOptions::new(order(1));
+    let options = ProofOptions::default();
     let error = run(&set, &refusing, &folder, &options).await.unwrap_err();
     assert!(matches!(error, ProveError::Preflight { source: ClientError::Unauthorised { .. } }), "{error:?}");
     let error = run(&set, &page, &folder, &options).await.unwrap_err();
@@ -284,7 +329,7 @@ async fn misused_server_costs_no_leaf() {
 async fn impossible_options_are_refused_before_anything_is_sent() {
     let set = drawn(8, 16, 10);
     let server = Server::model(stamped_answers(&set)).await;
-    let base = || ProofOptions::new(order(1));
+    let base = || ProofOptions::default();
     let completion_with_system =
         ProofOptions { kind: EndpointKind::Completion, system: Some("hi".to_owned()), ..base() };
     let wordless = ProofOptions { max_tokens: 0, ..base() };
@@ -308,7 +353,7 @@ async fn empty_replies_are_counted_but_are_no_evidence_for_ownership() {
         answer.clear();
     }
     let server = Server::model(answers).await;
-    let bundle = run(&set, &server, &Folder::new(), &ProofOptions::new(order(1))).await.unwrap();
+    let bundle = run(&set, &server, &Folder::new(), &ProofOptions::default()).await.unwrap();
     let report = bundle.report();
     assert_eq!((report.outcome, report.empty), (Outcome::NotThisModel, report.queries));
 }
