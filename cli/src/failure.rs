@@ -82,7 +82,8 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
     let advice = error.downcast_ref::<Advice>().map(ToString::to_string);
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        // Causes quote servers and files of others.
+        let text = output::plain(&cause.to_string().split_whitespace().collect::<Vec<_>>().join(" "));
         let repeated = parts.iter().any(|part| part.contains(&text)) || advice.as_ref().is_some_and(|a| *a == text);
         if !repeated && !text.is_empty() {
             parts.push(text);

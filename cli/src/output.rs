@@ -40,15 +40,37 @@ pub(crate) fn write_line(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Rows of a name and a value, the values in one column.
+/// Rows of a name and a value, the values in one column and each on one line: see [`plain`].
 pub(crate) fn rows(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+    rows.iter().map(|(name, value)| format!("{name:<width$}  {}\n", plain(value))).collect()
+}
+
+/// A text that may come from anybody, made safe to print: what would move the cursor, start a line or reverse the
+/// direction of reading is written as an escape, so that a name in a file cannot pass for a word of this program.
+pub(crate) fn plain(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        let format = matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if character.is_control() || format {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn foreign_text_stays_on_its_line_and_moves_no_cursor() {
+        let name = "m\u{1b}[2K\rerror bound  1 in 10^99\nx\u{9b}31m\u{202e}\u{7f} Größe 数";
+        let text = rows(&[("model", name.into())]);
+        assert_eq!(text, "model  m\\u{1b}[2K\\rerror bound  1 in 10^99\\nx\\u{9b}31m\\u{202e}\\u{7f} Größe 数\n");
+    }
 
     #[test]
     fn rows_share_one_column() {

@@ -87,7 +87,7 @@ pub struct PublishedDraw {
     pub beacon: DrawnBeacon,
     /// Root over the drawn set.
     pub set_root: SetRoot,
-    /// Shows that this root was made from the parameters, the commitment root and this beacon.
+    /// Shows that this root was made from the parameters, the commitment root, this beacon and its source.
     pub parameters_path: MerklePath,
     /// The stamped model, once the set is embedded.
     pub stamped: Option<ManifestDigest>,
@@ -95,9 +95,10 @@ pub struct PublishedDraw {
 
 /// The public half of a set. It grows with the set and never changes what it said before.
 ///
-/// A parsed commitment agrees with itself: the roots were made from these parameters and this beacon. That the root was
-/// published before the beacon, where the beacon came from, and that the stamped model carries the set are claims that
-/// no root binds; they are checked where the commitment was published, and by a proof.
+/// A parsed commitment agrees with itself: the roots were made from these parameters, this beacon and what is said about
+/// its source. That the root was published before the beacon, that the beacon came from there, and that the stamped model
+/// carries the set are claims that no root makes true; they are checked where the commitment was published, and by a
+/// proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commitment {
     parameters: CommitmentParameters,
@@ -126,7 +127,7 @@ impl Commitment {
         let draw = match drawn {
             None => None,
             Some((beacon, set_root)) => {
-                let set_tree = set.set_tree(&root, &beacon.value).map_err(CommitmentError::Set)?;
+                let set_tree = set.set_tree(&root, beacon).map_err(CommitmentError::Set)?;
                 let parameters_path = set_tree.parameters_path().map_err(|source| path_error(source.into()))?;
                 Some(PublishedDraw { beacon: beacon.clone(), set_root, parameters_path, stamped })
             }
@@ -184,7 +185,7 @@ impl Commitment {
         verify_parameters(parameters, parameters_path, root)
             .map_err(|source| CommitmentError::Roots { root: "root", source })?;
         if let Some(PublishedDraw { beacon, set_root, parameters_path, .. }) = draw {
-            verify_drawn_parameters(parameters, root, &beacon.value, parameters_path, set_root)
+            verify_drawn_parameters(parameters, root, beacon, parameters_path, set_root)
                 .map_err(|source| CommitmentError::Roots { root: "set root", source })?;
         }
         Ok(())

@@ -15,10 +15,12 @@ use protocol::{
     ids::{Beacon, CommitmentRoot, LeafIndex, ManifestDigest, SetRoot, Tenant, TokenizerDigest},
 };
 
+pub use protocol::draw::{BeaconSource, DrawnBeacon, SELF_DRAWN_STATEMENT};
+
 pub use self::{
     error::SetError,
     key::{Fingerprint, Opening},
-    stage::{BeaconSource, DrawnBeacon, Embedding, SELF_DRAWN_STATEMENT, Stage, self_drawn_beacon},
+    stage::{Embedding, Stage, self_drawn_beacon},
 };
 
 /// The base model that a set was generated for.
@@ -195,8 +197,9 @@ impl FingerprintSet {
         for (index, fingerprint) in (0..).map(LeafIndex::new).zip(&mut self.fingerprints) {
             fingerprint.drawn = Some(draw_index(&beacon, &root, index, Tenant::SHARED, candidates));
         }
+        let beacon = DrawnBeacon { value: beacon, source };
         let set_root = self.set_tree(&root, &beacon)?.root();
-        self.stage = Stage::Drawn { root, beacon: DrawnBeacon { value: beacon, source }, set_root };
+        self.stage = Stage::Drawn { root, beacon, set_root };
         Ok(set_root)
     }
 
@@ -228,10 +231,10 @@ impl FingerprintSet {
             Stage::Generated => return Err(SetError::NotCommitted),
             Stage::Committed { .. } => return Err(SetError::NotDrawn),
             Stage::Drawn { root, beacon, set_root } | Stage::Embedded { root, beacon, set_root, .. } => {
-                (*root, beacon.value, *set_root)
+                (*root, beacon, *set_root)
             }
         };
-        Ok(Openings { set: self, key_tree: self.key_tree()?, root, set_tree: self.set_tree(&root, &beacon)?, set_root })
+        Ok(Openings { set: self, key_tree: self.key_tree()?, root, set_tree: self.set_tree(&root, beacon)?, set_root })
     }
 
     /// What shows one fingerprint to a verifier. For many, [`openings`](Self::openings) builds the trees once.
@@ -249,7 +252,7 @@ impl FingerprintSet {
         Ok(KeyTree::new(&self.parameters, &hashes)?)
     }
 
-    pub(crate) fn set_tree(&self, root: &CommitmentRoot, beacon: &Beacon) -> Result<SetTree, SetError> {
+    pub(crate) fn set_tree(&self, root: &CommitmentRoot, beacon: &DrawnBeacon) -> Result<SetTree, SetError> {
         let hashes: Vec<_> = self
             .leaves()
             .map(|(index, fingerprint)| {

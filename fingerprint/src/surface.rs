@@ -11,7 +11,7 @@ use std::fmt;
 use model::{ChatTemplate, Message, SpecialTokens, Tokenizer, chat::UnixSeconds};
 use serde::{Deserialize, Serialize};
 
-pub use lists::{DEFAULT_SYSTEM_PROMPTS, held_out_surfaces, trained_surfaces};
+pub use lists::{DEFAULT_SYSTEM_PROMPTS, SystemPrompt, held_out_surfaces, trained_surfaces};
 
 /// Unlike texts, so that what all their prompts share is the frame alone. They begin and end with letters and digits,
 /// which hardly ever merge with what stands beside them; a text that does merge is then seen to.

@@ -1,7 +1,7 @@
 //! What is committed, byte by byte.
 //!
 //! Tree K holds the parameters and then one leaf for each key with its candidates; its root is published before the
-//! draw. Tree L holds the parameters with the root of K and the beacon, and then the same leaves with the drawn
+//! draw. Tree L holds the parameters with the root of K, the beacon and its source, and then the same leaves with the drawn
 //! candidates; its root is published after the draw. Leaf 0 is the parameters, leaf `i + 1` is fingerprint `i`.
 //!
 //! Every encoding is injective: it begins with the name of its kind, numbers are 4 bytes big-endian, and whatever
@@ -14,7 +14,8 @@ use alloy_primitives::B256;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{Beacon, CandidateIndex, CommitmentRoot, LeafIndex, ManifestDigest, SetRoot, TokenizerDigest},
+    draw::{BeaconSource, DrawnBeacon},
+    ids::{CandidateIndex, CommitmentRoot, LeafIndex, ManifestDigest, SetRoot, TokenizerDigest},
     matching::{Candidate, MatchingRule},
     merkle::{MerkleError, MerklePath, MerkleTree, leaf_hash},
     units::{BasisPoints, CandidateCount},
@@ -212,11 +213,22 @@ pub fn parameters_leaf_hash(parameters: &CommitmentParameters) -> B256 {
     parameters.encode(PARAMETERS_KIND).leaf_hash()
 }
 
-/// Leaf 0 of tree L: binds the draw to the commitment that it was made for and to the beacon.
-pub fn parameters_leaf_hash_drawn(parameters: &CommitmentParameters, root: &CommitmentRoot, beacon: &Beacon) -> B256 {
+/// Leaf 0 of tree L: binds the draw to the commitment that it was made for, to the beacon, and to what was said about
+/// the beacon's source, so that a draw of the claimant's own cannot be called public afterwards.
+pub fn parameters_leaf_hash_drawn(
+    parameters: &CommitmentParameters,
+    root: &CommitmentRoot,
+    beacon: &DrawnBeacon,
+) -> B256 {
+    let (kind, description) = match &beacon.source {
+        BeaconSource::SelfDrawn => ("self-drawn", ""),
+        BeaconSource::Given { description } => ("given", description.as_str()),
+    };
     let mut encoder = parameters.encode(DRAWN_PARAMETERS_KIND);
     encoder.word(root.as_bytes());
-    encoder.word(beacon.as_bytes());
+    encoder.word(beacon.value.as_bytes());
+    encoder.text(kind);
+    encoder.text(description);
     encoder.leaf_hash()
 }
 
@@ -259,7 +271,7 @@ impl SetTree {
     pub fn new(
         parameters: &CommitmentParameters,
         root: &CommitmentRoot,
-        beacon: &Beacon,
+        beacon: &DrawnBeacon,
         leaf_hashes: &[B256],
     ) -> Result<Self, CommitmentError> {
         let first = parameters_leaf_hash_drawn(parameters, root, beacon);
@@ -292,11 +304,11 @@ pub fn verify_parameters(
     Ok(path.verify(parameters_leaf_hash(parameters), root.word())?)
 }
 
-/// Checks that L was made from these parameters, commitment K and this beacon.
+/// Checks that L was made from these parameters, commitment K, this beacon and this source of it.
 pub fn verify_drawn_parameters(
     parameters: &CommitmentParameters,
     root: &CommitmentRoot,
-    beacon: &Beacon,
+    beacon: &DrawnBeacon,
     path: &MerklePath,
     set_root: &SetRoot,
 ) -> Result<(), CommitmentError> {

@@ -4,9 +4,10 @@
 //! them. Messages of the two differ in length (40 bytes, and the order's name with 36 bytes), so they say nothing about
 //! each other.
 
-use std::num::NonZeroU64;
+use std::{fmt, num::NonZeroU64};
 
 use hmac::{KeyInit, Mac, SimpleHmac};
+use serde::{Deserialize, Serialize};
 use sha3::Sha3_256;
 
 use crate::{
@@ -15,6 +16,51 @@ use crate::{
 };
 
 const ORDER_KIND: &[u8] = b"hallmark/v1/query-order";
+
+/// What every report says when the claimant drew the beacon: nobody else can know how often it was drawn.
+pub const SELF_DRAWN_STATEMENT: &str = "the proof holds against innocent models but not against a claimant who grinds";
+
+/// The randomness that drew the responses, and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrawnBeacon {
+    /// The 32 bytes.
+    pub value: Beacon,
+    /// Where they came from.
+    pub source: BeaconSource,
+}
+
+/// Where a beacon came from. It decides against whom a proof holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum BeaconSource {
+    /// The claimant's own tool drew it: see [`SELF_DRAWN_STATEMENT`].
+    SelfDrawn,
+    /// Public randomness from after the commitment, described so that a reader can look it up. Hallmark does not
+    /// check the description: whoever relies on the proof does.
+    Given {
+        /// For example "ethereum mainnet, prevrandao of block 21000000".
+        description: String,
+    },
+}
+
+impl BeaconSource {
+    /// What a report must say about a proof that rests on this beacon; `None` when there is nothing to hold against it.
+    pub fn reservation(&self) -> Option<&'static str> {
+        match self {
+            Self::SelfDrawn => Some(SELF_DRAWN_STATEMENT),
+            Self::Given { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for BeaconSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SelfDrawn => write!(formatter, "drawn by the claimant ({SELF_DRAWN_STATEMENT})"),
+            Self::Given { description } => formatter.write_str(description),
+        }
+    }
+}
 
 /// The candidate that the beacon draws for a key: the low bits of HMAC-SHA3-256(beacon, root ‖ leaf ‖ tenant), the two
 /// numbers being 4 bytes big-endian and the digest read as one big-endian number.

@@ -9,9 +9,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
-use fingerprint::prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, ProofOptions, SystemClock, prove};
-use protocol::e_process::EProcessParameters;
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use fingerprint::{
+    prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, ProofOptions, SystemClock, prove},
+    surface::SystemPrompt,
+};
+use protocol::e_process::{EProcessParameters, ROUTINE_ALPHA};
 use serde_json::json;
 use url::Url;
 
@@ -20,7 +26,7 @@ use crate::{
     commands::verify_bundle,
     context::Context,
     failure::Interrupted,
-    models, secrets,
+    models, output, secrets,
 };
 
 /// Exit code when the reverse process says that this is another model.
@@ -81,9 +87,11 @@ struct AskArguments {
     #[arg(long, env = "HALLMARK_CALL", value_enum, default_value_t = Call::Chat)]
     call: Call,
 
-    /// System prompt of a chat [default: none]
-    #[arg(long, env = "HALLMARK_SYSTEM", value_name = "TEXT")]
-    system: Option<String>,
+    /// System prompt of a chat, one of the built-in ones [default: none]
+    ///
+    /// Another text would make a bundle worthless: chosen after the draw, it could hold the answers.
+    #[arg(long, env = "HALLMARK_SYSTEM", value_name = "NAME", value_parser = system_prompts())]
+    system: Option<SystemPrompt>,
 
     /// Most tokens of an answer
     #[arg(long, env = "HALLMARK_MAX_TOKENS", value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
@@ -150,6 +158,12 @@ struct ConnectionArguments {
     proxy: Option<Url>,
 }
 
+/// Names of the built-in system prompts, which `--help` lists.
+fn system_prompts() -> impl TypedValueParser<Value = SystemPrompt> {
+    PossibleValuesParser::new(SystemPrompt::all().map(SystemPrompt::name))
+        .try_map(|name| SystemPrompt::named(&name).ok_or("no such system prompt"))
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(positive(text)?).map_err(|error| error.to_string())
 }
@@ -175,7 +189,7 @@ impl Prove {
                 Call::Completion => EndpointKind::Completion,
             },
             model: self.ask.model_name.clone(),
-            system: self.ask.system.clone(),
+            system: self.ask.system,
             max_tokens: self.ask.max_tokens,
             test: EProcessParameters { alpha, min_hit_rate, beta },
             max_queries: budget,
@@ -222,7 +236,12 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
     step.done(&format!("{} after {} questions", report.outcome, report.queries));
 
     let code = exit_code(report.outcome);
-    let words = format!("{}file         {}\n", verify_bundle::words(report), path.display());
+    let mut words = verify_bundle::words(report, &report.outcome.to_string());
+    if report.alpha > ROUTINE_ALPHA {
+        let alpha = report.alpha;
+        words.push_str(&format!("note: verify-bundle calls this proved only with --max-alpha {alpha:e}\n"));
+    }
+    words.push_str(&output::rows(&[("written to", path.display().to_string())]));
     context.output.finish(&words, &json!({ "outcome": report.outcome, "bundle": path, "report": report }))?;
     Ok(ExitCode::from(code))
 }

@@ -31,7 +31,15 @@ fn help_names_every_command() {
 #[test]
 fn help_of_prove_documents_its_exit_codes() {
     let help = run(folder().path(), &["prove", "--help"]).succeeded().out;
-    for line in ["0  proved", "2  not this model", "3  undecided", "1  error", "HALLMARK_API_KEY"] {
+    for line in [
+        "0  proved",
+        "2  not this model",
+        "3  undecided",
+        "1  error",
+        "HALLMARK_API_KEY",
+        "chat-terse",
+        "unseen-knight",
+    ] {
         assert!(help.contains(line), "{line:?} is not in the help");
     }
 }
@@ -70,6 +78,8 @@ fn wrong_arguments_exit_with_one_so_that_two_stays_not_this_model() {
         &["demo", "--fingerprints", "many"],
         &["fingerprint", "generate", "--model", "bundled", "--set", "s", "--candidates", "12"],
         &["--log-level", "=====", "completions", "bash"],
+        &["prove", "--set", "s", "--url", "http://127.0.0.1:9", "--system", "Answer with amber."],
+        &["verify-bundle", "b", "--commitment", "c", "--max-alpha", "1"],
     ] {
         let ran = run(folder().path(), arguments);
         assert_eq!(ran.code, 1, "{arguments:?}: {}", ran.err);

@@ -52,11 +52,39 @@ fn check_page(place: &Path, object: &Value) {
     assert!(text.contains("PROVED"));
 }
 
+/// What a reader is told of the proof, and of one that aims too low for him.
+fn check_words(folder: &Path, digest: &str) {
+    let verify = ["verify-bundle", "demo/bundle.json", "--commitment", "demo/commitment.json"];
+    let words = run(folder, &[&verify[..], &["--digest", digest]].concat()).succeeded().out;
+    for part in [
+        "The bundle is sound. It says: proved.",
+        "model          model\n",
+        "system prompt  none\n",
+        "from position 0 of",
+        "tested at 5.00e-7",
+        "beacon source  drawn by the claimant",
+        "not against a claimant who grinds",
+        "each published root",
+    ] {
+        assert!(words.contains(part), "{part:?} is not in\n{words}");
+    }
+    let strict = [&verify[..], &["--max-alpha", "1e-7"]].concat();
+    let ran = run(folder, &strict);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.out.contains("aims at an error bound of 1e-6, and at most 1e-7 is accepted"), "{}", ran.out);
+    assert!(!ran.out.contains("proved"), "{}", ran.out);
+    let ran = run(folder, &[&strict[..], &["--json"]].concat());
+    assert_eq!((ran.code, &ran.json()["proved"]), (3, &Value::Bool(false)));
+    let other = digest.replace(&digest[..6], if digest.starts_with("0x0000") { "0x1111" } else { "0x0000" });
+    run(folder, &[&verify[..], &["--digest", &other]].concat()).refused(&["refused", digest, &other]);
+}
+
 /// The bundle verifies by itself, and no altered byte of it does; the set opens with its identity.
 fn check_again(folder: &Path) {
     let verify = ["verify-bundle", "demo/bundle.json", "--commitment", "demo/commitment.json", "--json"];
     let object = run(folder, &verify).succeeded().json();
-    assert_eq!(object["sound"], true);
+    assert_eq!((&object["sound"], &object["proved"]), (&Value::Bool(true), &Value::Bool(true)));
+    check_words(folder, object["report"]["digest"].as_str().unwrap());
     let bundle = fs::read(folder.join("demo/bundle.json")).unwrap();
     for position in (0..bundle.len()).step_by(bundle.len() / 23) {
         let mut altered = bundle.clone();

@@ -1,10 +1,22 @@
 //! What a checked bundle says, for people and for `--json`.
 
-use protocol::ids::{BundleDigest, CommitmentRoot, SetRoot};
+use protocol::{
+    draw::BeaconSource,
+    ids::{Beacon, BundleDigest, CommitmentRoot, SetRoot},
+};
 use serde::Serialize;
 
 use super::{format::BundleFile, tally::Tally};
-use crate::prove::{Outcome, RequestShape, UnixMillis};
+use crate::{
+    prove::{Outcome, RequestShape, UnixMillis},
+    surface::SystemPrompt,
+};
+
+/// What holds of every beacon that somebody else is said to have drawn.
+const LOOK_UP_STATEMENT: &str = "neither the beacon nor its source is checked here: look the beacon up at its source, and check that the root was published before it";
+
+/// What holds of every bound.
+const EACH_ROOT_STATEMENT: &str = "the error bound holds for each published root, asked at one server in one way: whoever publishes many roots, or tries many servers or ways of asking, multiplies it by their number";
 
 /// The content of a bundle that passed every check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -15,6 +27,8 @@ pub struct Report {
     pub url: String,
     /// How it was asked: call, model, system prompt, tokens.
     pub request: RequestShape,
+    /// Name of the built-in system prompt that was used, if one was.
+    pub system: Option<&'static str>,
     /// Leaves that were asked.
     pub queries: u32,
     /// Replies that were the drawn response.
@@ -54,6 +68,10 @@ pub struct Report {
     pub started_unix_ms: Option<UnixMillis>,
     /// When the last answer was complete.
     pub finished_unix_ms: Option<UnixMillis>,
+    /// The randomness that drew the responses and fixed the order.
+    pub beacon: Beacon,
+    /// Where the claimant says that it came from.
+    pub beacon_source: BeaconSource,
     /// Root over keys and candidate lists.
     pub root: CommitmentRoot,
     /// Root over the drawn set.
@@ -67,12 +85,13 @@ pub struct Report {
 impl Report {
     pub(super) fn new(file: &BundleFile, tally: &Tally, digest: BundleDigest, log10_e_by_query: Vec<f64>) -> Self {
         let verdict = &file.verdict;
-        let mut reservations = Vec::new();
-        reservations.extend(file.commitment.beacon_source.reservation());
+        let of_the_beacon = file.commitment.beacon_source.reservation().unwrap_or(LOOK_UP_STATEMENT);
+        let system = file.endpoint.request.system.as_deref().and_then(SystemPrompt::with_text);
         Self {
             outcome: verdict.outcome,
             url: file.endpoint.url.to_string(),
             request: file.endpoint.request.clone(),
+            system: system.map(SystemPrompt::name),
             queries: verdict.queries,
             drawn: verdict.drawn,
             other_candidates: verdict.other_candidates,
@@ -92,10 +111,12 @@ impl Report {
             leaves: file.commitment.parameters.fingerprints,
             started_unix_ms: file.queries.first().map(|query| query.started_unix_ms),
             finished_unix_ms: file.queries.last().map(|query| query.finished_unix_ms),
+            beacon: file.commitment.beacon,
+            beacon_source: file.commitment.beacon_source.clone(),
             root: file.commitment.root,
             set_root: file.commitment.set_root,
             digest,
-            reservations,
+            reservations: vec![of_the_beacon, EACH_ROOT_STATEMENT],
         }
     }
 }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     commitment::Commitment,
     prove::{EndpointKind, ReplyError, UnixMillis},
+    surface::SystemPrompt,
 };
 
 /// What is wrong with one query of a bundle.
@@ -165,14 +166,9 @@ fn check_commitment(file: &BundleFile, commitment: &Commitment) -> Result<(), Bu
     }
     verify_parameters(&record.parameters, &record.parameters_path, &record.root)
         .map_err(|source| BundleError::Parameters { source })?;
-    verify_drawn_parameters(
-        &record.parameters,
-        &record.root,
-        &record.beacon,
-        &record.drawn_parameters_path,
-        &record.set_root,
-    )
-    .map_err(|source| BundleError::DrawnParameters { source })
+    let path = &record.drawn_parameters_path;
+    verify_drawn_parameters(&record.parameters, &record.root, &draw.beacon, path, &record.set_root)
+        .map_err(|source| BundleError::DrawnParameters { source })
 }
 
 pub(super) fn check_endpoint(endpoint: &EndpointRecord) -> Result<(), BundleError> {
@@ -191,6 +187,9 @@ pub(super) fn check_endpoint(endpoint: &EndpointRecord) -> Result<(), BundleErro
     }
     if request.kind == EndpointKind::Completion && request.system.is_some() {
         return Err(BundleError::Endpoint { what: "a completion has no system prompt" });
+    }
+    if request.system.as_deref().is_some_and(|text| SystemPrompt::with_text(text).is_none()) {
+        return Err(BundleError::Endpoint { what: "its system prompt is not built in, so it could hold the answers" });
     }
     if request.max_tokens == 0 {
         return Err(BundleError::Endpoint { what: "an answer of no token says nothing" });

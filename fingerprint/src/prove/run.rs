@@ -16,6 +16,7 @@ use crate::{
     bundle::{Bundle, BundleError, EndpointRecord, Exact, Recorder, TestRecord},
     commitment::{Commitment, CommitmentError},
     set::{FingerprintSet, SetError},
+    surface::SystemPrompt,
 };
 
 /// Everyday prompts that find a misused server before a key is spent on it. Several, so that none announces a proof.
@@ -59,8 +60,8 @@ pub struct ProofOptions {
     pub kind: EndpointKind,
     /// The model's name at the server. None: the first that the server lists.
     pub model: Option<String>,
-    /// System prompt, only for a chat.
-    pub system: Option<String>,
+    /// System prompt, only for a chat. One of the built-in ones, so that it cannot have been chosen for the draw.
+    pub system: Option<SystemPrompt>,
     /// Most tokens of an answer. A response is one token; a few more let a model begin with a blank.
     pub max_tokens: u32,
     /// Error bounds, and the hit rate that is looked for. `alpha` is the bound over all runs under the root; this one is
@@ -246,7 +247,7 @@ fn recorder<'a>(
     let request = RequestShape {
         kind: options.kind,
         model: options.model.clone().unwrap_or_default(),
-        system: options.system.clone(),
+        system: options.system.map(|prompt| prompt.text().to_owned()),
         max_tokens: options.max_tokens,
     };
     let test = TestRecord {

@@ -1,15 +1,12 @@
 //! How far a set has come, and what exists at each step.
 
-use std::fmt;
-
-use protocol::ids::{Beacon, CommitmentRoot, ManifestDigest, SetRoot};
+use protocol::{
+    draw::DrawnBeacon,
+    ids::{Beacon, CommitmentRoot, ManifestDigest, SetRoot},
+};
 use rand::RngCore;
-use serde::{Deserialize, Serialize};
 
 use crate::surface::Surface;
-
-/// What every report says when the claimant drew the beacon: nobody else can know how often it was drawn.
-pub const SELF_DRAWN_STATEMENT: &str = "the proof holds against innocent models but not against a claimant who grinds";
 
 /// How far a set has come. Each step carries what exists from then on; a set only moves forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,49 +52,7 @@ impl Stage {
     }
 }
 
-/// The randomness that drew the responses, and where it came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DrawnBeacon {
-    /// The 32 bytes.
-    pub value: Beacon,
-    /// Where they came from.
-    pub source: BeaconSource,
-}
-
-/// Where a beacon came from. It decides against whom a proof holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum BeaconSource {
-    /// The claimant's own tool drew it: see [`SELF_DRAWN_STATEMENT`].
-    SelfDrawn,
-    /// Public randomness from after the commitment, described so that a reader can look it up. Hallmark does not
-    /// check the description offline: whoever relies on the proof does.
-    Given {
-        /// For example "ethereum mainnet, prevrandao of block 21000000".
-        description: String,
-    },
-}
-
-impl BeaconSource {
-    /// What a report must say about a proof that rests on this beacon; `None` when there is nothing to hold against it.
-    pub fn reservation(&self) -> Option<&'static str> {
-        match self {
-            Self::SelfDrawn => Some(SELF_DRAWN_STATEMENT),
-            Self::Given { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for BeaconSource {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SelfDrawn => write!(formatter, "drawn by the claimant ({SELF_DRAWN_STATEMENT})"),
-            Self::Given { description } => formatter.write_str(description),
-        }
-    }
-}
-
-/// Draws a beacon from a generator of the claimant, for use with [`BeaconSource::SelfDrawn`].
+/// Draws a beacon from a generator of the claimant, for use with [`protocol::draw::BeaconSource::SelfDrawn`].
 pub fn self_drawn_beacon(generator: &mut impl RngCore) -> Beacon {
     let mut bytes = [0; 32];
     generator.fill_bytes(&mut bytes);

@@ -104,6 +104,43 @@ const HELD_OUT_RAW: [(&str, &str); 3] = [
     ("unseen-raw-lines", "One.\nTwo.\nThree.\n"),
 ];
 
+/// A built-in system prompt: one that training or checking asks with.
+///
+/// A proof uses no other, because a text that is chosen after the draw could hold the answers. Bundles carry the text, so
+/// whoever rewords one here makes the bundles that used it invalid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SystemPrompt {
+    name: &'static str,
+    text: &'static str,
+}
+
+impl SystemPrompt {
+    /// All of them, those of training first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TRAINED.iter().chain(&HELD_OUT).map(|(name, text)| Self { name, text })
+    }
+
+    /// The one with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().find(|prompt| prompt.name == name)
+    }
+
+    /// The one with exactly this text.
+    pub fn with_text(text: &str) -> Option<Self> {
+        Self::all().find(|prompt| prompt.text == text)
+    }
+
+    /// The name of the surface that it makes.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// What is sent.
+    pub fn text(self) -> &'static str {
+        self.text
+    }
+}
+
 /// Surfaces to train: for a chat model its default and the first `system_prompts` of a list of fifteen; for a base
 /// model raw completion, plain and behind a few texts. The first is the surface at which candidates are listed.
 ///

@@ -99,6 +99,20 @@ fn the_reservation_cannot_be_dropped_or_invented() {
 }
 
 #[test]
+fn a_beacon_cannot_be_relabelled() {
+    let mut public = value(&drawn_set(2, 2));
+    public["draw"].as_object_mut().unwrap().remove("reservation");
+    public["draw"]["source"] = json!({"given": {"description": "ethereum mainnet, prevrandao of block 24000000"}});
+    assert!(matches!(parsed(&public), Err(CommitmentError::Roots { root: "set root", .. })));
+    let mut set = committed_set(2, 2);
+    set.draw(BEACON, BeaconSource::Given { description: "drand round 5".to_owned() }).unwrap();
+    let mut other = value(&set);
+    parsed(&other).unwrap();
+    other["draw"]["source"]["given"]["description"] = json!("drand round 6");
+    assert!(matches!(parsed(&other), Err(CommitmentError::Roots { root: "set root", .. })));
+}
+
+#[test]
 fn other_files_and_other_versions_are_named_as_such() {
     for other in ["", "<html>", "{}", "[]", r#"{"format": "x", "version": 1}"#] {
         let error = Commitment::from_json(other.as_bytes()).unwrap_err();

@@ -208,19 +208,23 @@ def commitment():
     hashes = [leaf_hash(key_bytes("hallmark/v1/key", i, leaf)) for i, leaf in enumerate(leaves)]
     commitment_root, beacon = root([first] + hashes), seeded("beacon")
     drawn = [draw(beacon, commitment_root, i, 0, 4) for i in range(len(keys))]
-    drawn_first = leaf_hash(parameters_bytes("hallmark/v1/drawn-parameters", parameters) + commitment_root + beacon)
+    description = "Block 21 000 000, prévrandao"
+    before_source = parameters_bytes("hallmark/v1/drawn-parameters", parameters) + commitment_root + beacon
+    drawn_first = leaf_hash(before_source + text("given") + text(description))
     drawn_hashes = [
         leaf_hash(key_bytes("hallmark/v1/drawn-key", i, leaf) + number(drawn[i])) for i, leaf in enumerate(leaves)
     ]
     return {
         "parameters": parameters,
         "beacon": word(beacon),
+        "source": {"given": {"description": description}},
         "keys": leaves,
         "parameters_leaf": word(first),
         "key_leaves": [word(h) for h in hashes],
         "root": word(commitment_root),
         "drawn": drawn,
         "drawn_parameters_leaf": word(drawn_first),
+        "self_drawn_parameters_leaf": word(leaf_hash(before_source + text("self-drawn") + text(""))),
         "set_leaves": [word(h) for h in drawn_hashes],
         "set_root": word(root([drawn_first] + drawn_hashes)),
     }

@@ -5,6 +5,7 @@ use protocol::{
         parameters_leaf_hash_drawn, set_leaf_hash, verify_drawn_parameters, verify_key_leaf, verify_parameters,
         verify_set_leaf,
     },
+    draw::{BeaconSource, DrawnBeacon},
     ids::{Beacon, CandidateIndex, CommitmentRoot, LeafIndex, ManifestDigest, TokenizerDigest},
     matching::{Candidate, MatchingRule},
     merkle::MerkleError,
@@ -73,7 +74,7 @@ fn keys(count: u32) -> Vec<Key> {
         .collect()
 }
 
-const BEACON: Beacon = Beacon::from_bytes([9; 32]);
+const BEACON: DrawnBeacon = DrawnBeacon { value: Beacon::from_bytes([9; 32]), source: BeaconSource::SelfDrawn };
 
 fn trees(parameters: &CommitmentParameters, keys: &[Key]) -> (KeyTree, SetTree) {
     let (key_leaves, set_leaves): (Vec<_>, Vec<_>) = keys.iter().map(Key::hashes).map(|[k, s]| (k, s)).unzip();
@@ -114,7 +115,18 @@ fn every_parameter_is_bound() {
     }
     assert_ne!(drawn(&base), parameters_leaf_hash(&base));
     assert_ne!(drawn(&base), parameters_leaf_hash_drawn(&base, &CommitmentRoot::from_bytes([6; 32]), &BEACON));
-    assert_ne!(drawn(&base), parameters_leaf_hash_drawn(&base, &root, &Beacon::from_bytes([8; 32])));
+    let given = |description: &str| BeaconSource::Given { description: description.to_owned() };
+    let others = [
+        DrawnBeacon { value: Beacon::from_bytes([8; 32]), ..BEACON },
+        DrawnBeacon { source: given(""), ..BEACON },
+        DrawnBeacon { source: given("self-drawn"), ..BEACON },
+        DrawnBeacon { source: given("block 7"), ..BEACON },
+    ];
+    for (place, other) in others.iter().enumerate() {
+        let leaf = parameters_leaf_hash_drawn(&base, &root, other);
+        assert_ne!(drawn(&base), leaf, "{other:?}");
+        assert!(others[..place].iter().all(|earlier| parameters_leaf_hash_drawn(&base, &root, earlier) != leaf));
+    }
 }
 
 #[test]

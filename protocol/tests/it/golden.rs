@@ -7,7 +7,7 @@ use protocol::{
         CommitmentParameters, KeyLeaf, KeyTree, SetTree, key_leaf_hash, parameters_leaf_hash,
         parameters_leaf_hash_drawn, set_leaf_hash,
     },
-    draw::{draw_index, query_order},
+    draw::{BeaconSource, DrawnBeacon, draw_index, query_order},
     e_process::{EProcess, EProcessParameters, Reply},
     ids::{Beacon, CandidateIndex, CommitmentRoot, LeafIndex, SetRoot, Tenant},
     matching::Candidate,
@@ -41,12 +41,14 @@ struct Tree {
 struct Commitment {
     parameters: CommitmentParameters,
     beacon: Beacon,
+    source: BeaconSource,
     keys: Vec<Key>,
     parameters_leaf: B256,
     key_leaves: Vec<B256>,
     root: CommitmentRoot,
     drawn: Vec<CandidateIndex>,
     drawn_parameters_leaf: B256,
+    self_drawn_parameters_leaf: B256,
     set_leaves: Vec<B256>,
     set_root: SetRoot,
 }
@@ -166,11 +168,14 @@ fn a_commitment_hashes_to_the_same_leaves_and_roots() {
         .map(|leaf| draw_index(&vector.beacon, &root, leaf.index, Tenant::SHARED, vector.parameters.candidates))
         .collect();
     assert_eq!(drawn, vector.drawn);
-    let drawn_parameters = parameters_leaf_hash_drawn(&vector.parameters, &root, &vector.beacon);
-    assert_eq!(drawn_parameters, vector.drawn_parameters_leaf);
+    let beacon = DrawnBeacon { value: vector.beacon, source: vector.source };
+    let drawn_parameters = |beacon: &DrawnBeacon| parameters_leaf_hash_drawn(&vector.parameters, &root, beacon);
+    assert_eq!(drawn_parameters(&beacon), vector.drawn_parameters_leaf);
+    let self_drawn = DrawnBeacon { source: BeaconSource::SelfDrawn, ..beacon.clone() };
+    assert_eq!(drawn_parameters(&self_drawn), vector.self_drawn_parameters_leaf);
     let set_leaves: Vec<B256> = leaves.iter().zip(&drawn).map(|(leaf, drawn)| set_leaf_hash(leaf, *drawn)).collect();
     assert_eq!(set_leaves, vector.set_leaves);
-    let set_root = SetTree::new(&vector.parameters, &root, &vector.beacon, &set_leaves).unwrap().root();
+    let set_root = SetTree::new(&vector.parameters, &root, &beacon, &set_leaves).unwrap().root();
     assert_eq!(set_root, vector.set_root);
 }
 

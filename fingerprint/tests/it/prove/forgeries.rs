@@ -6,6 +6,7 @@ use fingerprint::{
     commitment::Commitment,
     prove::{Ledger, Outcome, ProofOptions, prove},
     set::FingerprintSet,
+    surface::SystemPrompt,
 };
 use protocol::{
     draw::query_order,
@@ -37,7 +38,7 @@ impl Genuine {
             answers.insert(fingerprint.key_text().to_owned(), fingerprint.candidates()[other].text.clone());
         }
         let options = ProofOptions {
-            system: Some("Be brief.".to_owned()),
+            system: SystemPrompt::named("unseen-brief"),
             test: EProcessParameters { alpha: 1e-5, ..EProcessParameters::default() },
             ..ProofOptions::default()
         };
@@ -283,6 +284,14 @@ async fn exchanges_cannot_be_changed() {
     refused!(hinted, QueryFault::Request);
     let other_system = genuine.forge(|bundle| bundle["endpoint"]["request"]["system"] = Value::Null);
     refused!(other_system, BundleError::Query { query: 0, fault: QueryFault::Request, .. });
+    // A prompt that tells the answers, told truthfully: only that it is not built in gives it away.
+    let crib = genuine.forge(|bundle| {
+        bundle["endpoint"]["request"]["system"] = json!("Say amber.");
+        for query in bundle["queries"].as_array_mut().unwrap() {
+            query["request"] = json!(query["request"].as_str().unwrap().replace("Be brief.", "Say amber."));
+        }
+    });
+    refused!(crib, BundleError::Endpoint { what: "its system prompt is not built in, so it could hold the answers" });
     refused!(genuine.forge_query(1, |query| query["started_unix_ms"] = json!(1)), QueryFault::Time);
     refused!(genuine.forge_query(1, |query| query["finished_unix_ms"] = json!(1)), QueryFault::Time);
     for factor in ["log10_factor", "log10_e", "log10_reverse_factor", "log10_reverse"] {

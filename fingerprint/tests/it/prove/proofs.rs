@@ -22,6 +22,7 @@ use fingerprint::{
         ReplyError, UnixMillis, prove,
     },
     set::FingerprintSet,
+    surface::SystemPrompt,
 };
 use protocol::{
     draw::query_order,
@@ -75,7 +76,7 @@ async fn stamped_model_is_proved_through_every_call() {
     let set = drawn(64, 16, 1);
     let server = Server::model(stamped_answers(&set)).await;
     let chat = ProofOptions::default();
-    let system = ProofOptions { system: Some("You are \"terse\".".to_owned()), ..ProofOptions::default() };
+    let system = ProofOptions { system: SystemPrompt::named("chat-rules"), ..ProofOptions::default() };
     let plain = ProofOptions { kind: EndpointKind::Completion, ..ProofOptions::default() };
     for (options, path) in
         [(chat, "/v1/chat/completions"), (system, "/v1/chat/completions"), (plain, "/v1/completions")]
@@ -85,7 +86,13 @@ async fn stamped_model_is_proved_through_every_call() {
         assert_eq!((report.outcome, report.drawn), (Outcome::Proved, report.queries));
         // Six or seven clean hits give a million to one with sixteen candidates.
         assert!((6..=7).contains(&report.queries), "{}", report.queries);
-        assert!(report.log10_error_bound <= -6.0 && report.reservations.is_empty());
+        assert!(report.log10_error_bound <= -6.0 && report.system == options.system.map(SystemPrompt::name));
+        assert_eq!(
+            (report.beacon, &report.beacon_source),
+            (set.beacon().unwrap().value, &set.beacon().unwrap().source)
+        );
+        assert!(report.reservations[0].contains("look the beacon up"), "{:?}", report.reservations);
+        assert!(report.reservations[1].contains("each published root"), "{:?}", report.reservations);
         assert!(report.url.ends_with(path) && report.request.model == "tiny");
         assert_eq!(*report, verify_bundle(bundle.as_bytes(), &commitment(&set)).unwrap());
         assert!(server.seen().last().unwrap().body.contains("\"temperature\":0,\"max_tokens\":8"));
@@ -331,7 +338,7 @@ async fn impossible_options_are_refused_before_anything_is_sent() {
     let server = Server::model(stamped_answers(&set)).await;
     let base = || ProofOptions::default();
     let completion_with_system =
-        ProofOptions { kind: EndpointKind::Completion, system: Some("hi".to_owned()), ..base() };
+        ProofOptions { kind: EndpointKind::Completion, system: SystemPrompt::named("chat-terse"), ..base() };
     let wordless = ProofOptions { max_tokens: 0, ..base() };
     for options in [completion_with_system, wordless] {
         let error = run(&set, &server, &Folder::new(), &options).await.unwrap_err();
