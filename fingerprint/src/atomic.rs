@@ -28,7 +28,8 @@ pub(crate) fn replace(
 ) -> io::Result<()> {
     let target = if path.is_symlink() { fs::canonicalize(path)? } else { path.to_owned() };
     let folder = folder_of(&target);
-    let file = written(&folder, access, write)?;
+    let file = temporary(&folder, access)?;
+    write_all(&file, write)?;
     file.persist(&target).map_err(|error| error.error)?;
     sync_folder(&folder)
 }
@@ -39,21 +40,35 @@ pub(crate) fn create(
     access: Access,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    // Asked first so that nothing is written in vain; the rename below is what decides.
-    if path.symlink_metadata().is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    let folder = folder_of(path);
-    let file = written(&folder, access, write)?;
-    file.persist_noclobber(path).map_err(|error| error.error)?;
-    sync_folder(&folder)
+    Reserved::new(path, access)?.fill(write)
 }
 
-fn written(
-    folder: &Path,
-    access: Access,
-    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-) -> io::Result<NamedTempFile> {
+/// A name that nothing has, and the temporary file beside it that will take it.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Reserved {
+    /// [`io::ErrorKind::AlreadyExists`] when there is such a file.
+    pub(crate) fn new(path: &Path, access: Access) -> io::Result<Self> {
+        // Asked first so that nothing is written in vain; the rename at the end is what decides.
+        if path.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        Ok(Self { file: temporary(&folder_of(path), access)?, path: path.to_owned() })
+    }
+
+    /// Writes the file, completely or not at all.
+    pub(crate) fn fill(self, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+        write_all(&self.file, write)?;
+        self.file.persist_noclobber(&self.path).map_err(|error| error.error)?;
+        sync_folder(&folder_of(&self.path))
+    }
+}
+
+fn temporary(folder: &Path, access: Access) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".hallmark-").suffix(".tmp");
     #[cfg(unix)]
@@ -68,13 +83,16 @@ fn written(
     }
     #[cfg(not(unix))]
     let _: Access = access;
-    let file = builder.tempfile_in(folder)?;
+    builder.tempfile_in(folder)
+}
+
+/// Writes the content and waits until it is on the disk.
+fn write_all(file: &NamedTempFile, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
     let mut writer = BufWriter::new(file.as_file());
     write(&mut writer)?;
     writer.flush()?;
     drop(writer);
-    file.as_file().sync_all()?;
-    Ok(file)
+    file.as_file().sync_all()
 }
 
 /// The folder that a file lies in.
@@ -130,6 +148,15 @@ mod tests {
         assert_eq!(error.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
         assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_refused_and_an_unused_one_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("absent").join("file");
+        assert_eq!(Reserved::new(&absent, Access::Public).unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(Reserved::new(&folder.path().join("file"), Access::Public).unwrap());
+        assert!(names(folder.path()).is_empty());
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //! - The order of leaves is fixed by root and beacon, and queries follow it without a gap. A prover who asked keys in
 //!   private can still choose where his bundle begins; the level that a run is tested at is divided so that this gains him
 //!   nothing ([`protocol::e_process::share_of_alpha`]).
-//! - An undecided bundle may end anywhere: the run was interrupted, or its budget was spent.
+//! - An undecided bundle may end anywhere: the run was interrupted, its budget was spent, or the server stopped answering.
+//! - An answer without a reply (an error status, a web page, nothing) counts for nothing, so that a host cannot prevent a
+//!   proof by refusing now and then. That it failed is the prover's word like everything else on the wire.
 //! - The digest protects what nothing else in the file can: it must be kept, signed or published to mean anything against
 //!   whoever can write a whole new file.
 //!
@@ -40,13 +42,14 @@ pub(crate) use self::{
     format::{EndpointRecord, TestRecord},
     number::Exact,
     record::Recorder,
+    tally::FAILURES_IN_A_ROW,
 };
 pub use self::{
     report::Report,
     verify::{QueryFault, verify_bundle},
 };
 use crate::{
-    atomic::{self, Access},
+    atomic::{Access, Reserved},
     prove::Outcome,
 };
 
@@ -171,7 +174,25 @@ pub enum BundleError {
     },
 }
 
-/// A finished proof: the file and what it says.
+/// Where a bundle will be: a name that nothing has, and the file beside it that will take it.
+///
+/// Reserved before the first key is spent, so that the folder is known to be there and writable. Dropped without use it
+/// leaves nothing.
+#[derive(Debug)]
+pub struct Place(Reserved);
+
+impl Place {
+    /// Makes sure of a place.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`], for an older bundle is evidence too, or what the disk says.
+    pub fn reserve(path: &Path) -> io::Result<Self> {
+        Reserved::new(path, Access::Public).map(Self)
+    }
+}
+
+/// A proof as a file, finished or cut short, and what it says.
 pub struct Bundle {
     bytes: Vec<u8>,
     report: Report,
@@ -188,13 +209,13 @@ impl Bundle {
         &self.report
     }
 
-    /// Writes the file, completely or not at all, where nothing was before: an older bundle is evidence too.
+    /// Writes the file, completely or not at all.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`], or what the disk says.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        atomic::create(path, Access::Public, |writer| writer.write_all(&self.bytes))
+    /// [`io::ErrorKind::AlreadyExists`] when another file took the place meanwhile, or what the disk says.
+    pub fn write(&self, place: Place) -> io::Result<()> {
+        place.0.fill(|writer| writer.write_all(&self.bytes))
     }
 }
 

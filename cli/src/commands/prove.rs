@@ -14,7 +14,11 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use fingerprint::{
-    prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, ProofOptions, SystemClock, prove},
+    bundle::Place,
+    prove::{
+        Client, ClientOptions, CutShort, EndpointKind, Ledger, Outcome, Proof, ProofOptions, ProveError, SystemClock,
+        prove,
+    },
     surface::SystemPrompt,
 };
 use protocol::e_process::{EProcessParameters, ROUTINE_ALPHA};
@@ -25,7 +29,7 @@ use crate::{
     arguments::{SetArguments, positive, probability},
     commands::verify_bundle,
     context::Context,
-    failure::Interrupted,
+    failure::{self, Advise as _, Interrupted},
     models, output, secrets,
 };
 
@@ -38,7 +42,8 @@ const UNDECIDED: u8 = 3;
 ///
 /// Asks keys of the set in the order that its beacon fixed, like an ordinary customer, and stops as soon as the evidence
 /// suffices. Every key that was asked is burned: it is written to the ledger first and never asked again, and the next
-/// run goes on behind it.
+/// run goes on behind it. A question that gets no usable answer counts for nothing; after four in a row the run ends. The
+/// bundle of what was answered is written however the run ends.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   hallmark prove --url http://127.0.0.1:8080/v1 --set my-model.set --bundle bundle.json
@@ -153,6 +158,10 @@ struct ConnectionArguments {
     #[arg(long, env = "HALLMARK_RETRIES", value_name = "COUNT", default_value_t = 5)]
     retries: u32,
 
+    /// What the client calls itself [default: as OpenAI's own library does]
+    #[arg(long, env = "HALLMARK_USER_AGENT", value_name = "WORDS")]
+    user_agent: Option<String>,
+
     /// Proxy for both http and https
     #[arg(long, env = "HALLMARK_PROXY", value_name = "URL")]
     proxy: Option<Url>,
@@ -177,6 +186,9 @@ impl Prove {
         options.request_timeout = self.connection.timeout;
         options.retry.retries = self.connection.retries;
         options.requests_per_second = self.connection.rate;
+        if let Some(name) = &self.connection.user_agent {
+            options.user_agent.clone_from(name);
+        }
         options.seed = context.seed()?;
         Ok(Client::new(options, Arc::new(SystemClock))?)
     }
@@ -211,7 +223,11 @@ pub(crate) fn default_ledger(set: &Path) -> PathBuf {
 
 pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<ExitCode> {
     // Everything that can be wrong on this side is found before a key is spent.
-    models::require_absent(&arguments.bundle)?;
+    let path = &arguments.bundle;
+    models::require_absent(path)?;
+    let place = Place::reserve(path)
+        .with_context(|| format!("failed to make a place for the bundle {}", path.display()))
+        .advise("name a file in a folder that is there and can be written to")?;
     let mut client = arguments.client(context)?;
     let options = arguments.options();
     let set_arguments = arguments.set.clone();
@@ -224,14 +240,19 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
         step.at_u64(at.queries.into(), at.max_queries.into(), &words);
     };
     let interrupt = context.interrupt();
-    let bundle = tokio::select! {
-        // A proof that is finished is kept even if Ctrl-C came at the same moment.
-        biased;
-        bundle = prove(&set, &mut client, &mut ledger, &options, &mut show) => bundle?,
-        () = interrupt.cancelled() => return Err(Interrupted).context("the proof was abandoned; keys that were asked stay burned"),
-    };
-    let path = &arguments.bundle;
-    bundle.write(path).with_context(|| format!("failed to write the bundle {}", path.display()))?;
+    let Proof { bundle, cut_short } =
+        match prove(&set, &mut client, &mut ledger, &options, interrupt.cancelled(), &mut show).await {
+            Err(ProveError::CutShort(CutShort::Interrupted)) => {
+                return Err(Interrupted).context("the proof was given up before the first answer");
+            }
+            proof => proof?,
+        };
+    bundle.write(place).with_context(|| format!("failed to write the bundle {}", path.display()))?;
+    if matches!(cut_short, Some(CutShort::Interrupted)) {
+        let kept = format!("what was answered is in {}, and keys that were asked stay burned", path.display());
+        return Err(Interrupted).context(kept);
+    }
+    let ended_early = cut_short.map(|cause| failure::line(&cause.into()));
     let report = bundle.report();
     step.done(&format!("{} after {} questions", report.outcome, report.queries));
 
@@ -241,8 +262,13 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
         let alpha = report.alpha;
         words.push_str(&format!("note: verify-bundle calls this proved only with --max-alpha {alpha:e}\n"));
     }
+    if let Some(cause) = &ended_early {
+        words.push_str(&format!("note: the run ended early: {cause}\n"));
+    }
     words.push_str(&output::rows(&[("written to", path.display().to_string())]));
-    context.output.finish(&words, &json!({ "outcome": report.outcome, "bundle": path, "report": report }))?;
+    let outcome = report.outcome;
+    let object = json!({ "outcome": outcome, "ended_early": ended_early, "bundle": path, "report": report });
+    context.output.finish(&words, &object)?;
     Ok(ExitCode::from(code))
 }
 

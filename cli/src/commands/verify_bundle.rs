@@ -76,6 +76,10 @@ pub(crate) fn words(report: &Report, outcome: &str) -> String {
         BeaconSource::SelfDrawn => "drawn by the claimant",
         BeaconSource::Given { description } => description,
     };
+    let failed = match report.failed {
+        0 => String::new(),
+        count => format!(" ({count} of them no usable answer)"),
+    };
     let mut text = output::rows(&[
         ("outcome", outcome.to_owned()),
         ("asked", report.url.clone()),
@@ -85,8 +89,8 @@ pub(crate) fn words(report: &Report, outcome: &str) -> String {
         (
             "replies",
             format!(
-                "{} as drawn, {} other candidates, {} others",
-                report.drawn, report.other_candidates, report.outside
+                "{} as drawn, {} other candidates, {} others{}",
+                report.drawn, report.other_candidates, report.outside, failed
             ),
         ),
         ("evidence", format!("e-value 10^{:.2}; 10^{:.2} proves", report.log10_e, report.log10_threshold)),

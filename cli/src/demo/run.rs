@@ -4,11 +4,11 @@ use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
 
 use anyhow::Context as _;
 use fingerprint::{
-    bundle::{Bundle, verify_bundle},
+    bundle::{Bundle, Place, verify_bundle},
     check::{CheckPlan, CheckReport, KeyResponse, TextSet, check, key_responses, surface_success},
     commitment::Commitment,
     embed::{EmbedOptions, EmbedReport, Layers, Target, UtilityBudget},
-    prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, ProofOptions, SystemClock, prove},
+    prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, Progress, ProofOptions, SystemClock, prove},
     set::{BeaconSource, FingerprintSet, self_drawn_beacon},
     surface::Surface,
     vault::{Vault, VaultKey},
@@ -372,15 +372,22 @@ impl Asking<'_> {
                 // A model may well say nothing to the everyday question, and the server is known to be sound.
                 let options = ProofOptions { kind: self.kind, preflight: false, ..ProofOptions::default() };
                 let started = std::time::Instant::now();
-                let bundle = prove(self.set, &mut client, self.ledger, &options, &mut |at| {
+                let path = self.folder.join(file);
+                let failed = || format!("failed to write {}", path.display());
+                let place = Place::reserve(&path).with_context(failed)?;
+                let mut show = |at: &Progress| {
                     let words =
                         format!("{} hits, evidence 10^{:.1} of 10^{:.1}", at.hits, at.log10_e, at.log10_threshold);
                     step.at_u64(at.queries.into(), at.max_queries.into(), &words);
-                })
-                .await?;
-                let path = self.folder.join(file);
-                bundle.write(&path).with_context(|| format!("failed to write {}", path.display()))?;
-                let record = proof_record(&bundle, started.elapsed().as_secs_f64());
+                };
+                // Ctrl-C ends the whole demo, and nobody needs half a proof of it.
+                let never = std::future::pending();
+                let proof = prove(self.set, &mut client, self.ledger, &options, never, &mut show).await?;
+                if let Some(cause) = proof.cut_short {
+                    return Err(cause).context("a server of the demo failed");
+                }
+                proof.bundle.write(place).with_context(failed)?;
+                let record = proof_record(&proof.bundle, started.elapsed().as_secs_f64());
                 let outcome = format!("{} after {} questions", record.verdict.words(), record.queries);
                 Ok((record, outcome))
             })

@@ -85,6 +85,24 @@ fn an_empty_choice() {
 }
 
 #[test]
+fn a_bundle_that_cannot_be_written_is_found_before_a_key_is_spent() {
+    let folder = drawn_copy();
+    let arguments = ["prove", "--set", "set.age", "--url", "http://127.0.0.1:9/v1", "--bundle", "absent/bundle.json"];
+    let ran = run_with(folder.path(), &[], &arguments);
+    ran.refused(&["absent/bundle.json", "folder that is there"]);
+    assert!(!names(folder.path()).iter().any(|name| name.contains("ledger") || name.contains("absent")));
+}
+
+#[test]
+fn a_set_given_as_the_ledger_survives() {
+    let folder = drawn_copy();
+    let before = std::fs::read(folder.path().join("set.age")).unwrap();
+    let arguments = ["prove", "--set", "set.age", "--url", "http://127.0.0.1:9/v1", "--ledger", "set.age"];
+    run_with(folder.path(), &[], &arguments).refused(&["set.age", "not an entry of a ledger"]);
+    assert_eq!(std::fs::read(folder.path().join("set.age")).unwrap(), before);
+}
+
+#[test]
 fn a_bundle_that_exists_is_found_before_a_key_is_spent() {
     let folder = drawn_copy();
     std::fs::write(folder.path().join("bundle.json"), "mine").unwrap();

@@ -85,7 +85,9 @@ pub(crate) struct QueryRecord {
     pub(crate) leaf: LeafIndex,
     pub(crate) opening: OpeningRecord,
     pub(crate) request: String,
-    pub(crate) status: u16,
+    /// None when no answer came.
+    pub(crate) status: Option<u16>,
+    /// The whole answer if it holds a reply, else the beginning of it.
     pub(crate) response: String,
     pub(crate) attempts: NonZeroU32,
     pub(crate) started_unix_ms: UnixMillis,
@@ -133,6 +135,8 @@ pub(crate) struct VerdictRecord {
     pub(crate) outside: u32,
     /// How many of these were empty.
     pub(crate) empty: u32,
+    /// How many of these were no reply at all.
+    pub(crate) failed: u32,
     pub(crate) log10_e: Rounded,
     /// Bound on the probability that a model without the set reaches this evidence in any run under the root.
     pub(crate) log10_error_bound: Rounded,

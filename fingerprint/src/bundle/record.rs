@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     commitment::Commitment,
-    prove::{Exchange, RequestShape, UnixMillis},
+    prove::{ClientError, Exchange, RequestShape, UnixMillis},
     set::Opening,
 };
 
@@ -66,12 +66,16 @@ impl<'a> Recorder<'a> {
         &self.tally
     }
 
-    /// Notes one opened leaf with its answer, and counts it.
-    pub(crate) fn record(&mut self, opening: Opening<'_>, exchange: Exchange) {
-        let Exchange { request, response, status, attempts, started, finished, reply } = exchange;
+    /// Notes one opened leaf with what came of its question, and counts it.
+    /// Returns why there was no reply, if there was none.
+    pub(crate) fn record(&mut self, opening: Opening<'_>, exchange: Exchange) -> Option<ClientError> {
+        let Exchange { request, response, status, attempts, started, finished, reply: received } = exchange;
         let position = self.test.start.saturating_add(self.tally.queries());
-        let matched = self.commitment.parameters.matching.match_reply(&reply, opening.candidates);
-        let factors = self.tally.observe(matched, opening.drawn, &reply);
+        // Judged by what is kept, as a verifier will.
+        let reply = self.endpoint.request.recorded_reply(status, &response);
+        let matching = self.commitment.parameters.matching;
+        let matched = reply.as_ref().and_then(|reply| matching.match_reply(reply, opening.candidates));
+        let factors = self.tally.observe(matched, opening.drawn, reply.as_deref());
         // The system's clock may have been set back meanwhile; order is what the bundle asserts.
         let started_unix_ms = started.max(self.time);
         let finished_unix_ms = finished.max(started_unix_ms);
@@ -96,6 +100,7 @@ impl<'a> Recorder<'a> {
             matched,
             factors,
         });
+        received.err()
     }
 
     /// Closes the bundle. It is checked as any verifier would before it is handed out.

@@ -18,6 +18,10 @@ const LOOK_UP_STATEMENT: &str = "neither the beacon nor its source is checked he
 /// What holds of every bound.
 const EACH_ROOT_STATEMENT: &str = "the error bound holds for each published root, asked at one server in one way: whoever publishes many roots, or tries many servers or ways of asking, multiplies it by their number";
 
+/// What holds of a bundle with answers that held no reply.
+const FAILED_STATEMENT: &str =
+    "some questions got no usable answer and count for nothing either way; that they failed is the prover's word";
+
 /// The content of a bundle that passed every check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -37,7 +41,9 @@ pub struct Report {
     pub other_candidates: u32,
     /// Other replies.
     pub outside: u32,
-    /// Replies without any text. Many of them say that the server is misused rather than that the model is another.
+    /// Of these, answers without a reply: a status that is no success, a body that is no completion, or nothing at all.
+    pub failed: u32,
+    /// Of these, replies without any text. Many of them say that the server is misused rather than that the model is another.
     pub empty: u32,
     /// Decimal logarithm of the evidence for ownership, at the end.
     pub log10_e: f64,
@@ -86,6 +92,8 @@ impl Report {
     pub(super) fn new(file: &BundleFile, tally: &Tally, digest: BundleDigest, log10_e_by_query: Vec<f64>) -> Self {
         let verdict = &file.verdict;
         let of_the_beacon = file.commitment.beacon_source.reservation().unwrap_or(LOOK_UP_STATEMENT);
+        let mut reservations = vec![of_the_beacon, EACH_ROOT_STATEMENT];
+        reservations.extend((verdict.failed > 0).then_some(FAILED_STATEMENT));
         let system = file.endpoint.request.system.as_deref().and_then(SystemPrompt::with_text);
         Self {
             outcome: verdict.outcome,
@@ -96,6 +104,7 @@ impl Report {
             drawn: verdict.drawn,
             other_candidates: verdict.other_candidates,
             outside: verdict.outside,
+            failed: verdict.failed,
             empty: verdict.empty,
             log10_e: tally.log10_e(),
             log10_e_by_query,
@@ -116,7 +125,7 @@ impl Report {
             root: file.commitment.root,
             set_root: file.commitment.set_root,
             digest,
-            reservations: vec![of_the_beacon, EACH_ROOT_STATEMENT],
+            reservations,
         }
     }
 }

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::prove::Outcome;
 
+/// Answers without a reply, one after the other, at which a proof ends.
+pub(crate) const FAILURES_IN_A_ROW: u32 = 4;
+
 /// Replies so far, and what they amount to.
 pub(crate) struct Tally {
     process: EProcess,
@@ -19,6 +22,8 @@ pub(crate) struct Tally {
     share: f64,
     queries: u32,
     empty: u32,
+    failed: u32,
+    failed_in_a_row: u32,
 }
 
 impl Tally {
@@ -28,20 +33,22 @@ impl Tally {
         // Checked before it is divided, so that an error names what the user gave.
         EProcess::new(candidates, parameters)?;
         let process = EProcess::new(candidates, parameters.starting_at(test.start))?;
-        Ok(Self { process, share: share_of_alpha(test.start), queries: 0, empty: 0 })
+        Ok(Self { process, share: share_of_alpha(test.start), queries: 0, empty: 0, failed: 0, failed_in_a_row: 0 })
     }
 
-    /// Counts one reply.
+    /// Counts one reply, or that there was none: then nothing matches, and the answer is worth nothing for ownership.
     pub(super) fn observe(
         &mut self,
         matched: Option<CandidateIndex>,
         drawn: CandidateIndex,
-        reply: &str,
+        reply: Option<&str>,
     ) -> FactorsRecord {
         let factors = self.process.observe(Reply::of(matched, drawn));
         // A set has fewer leaves than this, and each is asked once.
         self.queries = self.queries.saturating_add(1);
-        self.empty = self.empty.saturating_add(u32::from(reply.trim().is_empty()));
+        self.empty = self.empty.saturating_add(u32::from(reply.is_some_and(|reply| reply.trim().is_empty())));
+        self.failed = self.failed.saturating_add(u32::from(reply.is_none()));
+        self.failed_in_a_row = if reply.is_none() { self.failed_in_a_row.saturating_add(1) } else { 0 };
         FactorsRecord {
             log10_factor: Rounded::new(factors.forward.log10()),
             log10_e: Rounded::new(self.process.log10_e()),
@@ -53,6 +60,11 @@ impl Tally {
     /// Whether the evidence has decided.
     pub(crate) fn is_decided(&self) -> bool {
         self.process.decision().is_some()
+    }
+
+    /// Whether so many answers in a row held no reply that a proof ends.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.failed_in_a_row >= FAILURES_IN_A_ROW
     }
 
     /// What the evidence says so far.
@@ -108,6 +120,7 @@ impl Tally {
             other_candidates: counts.other_candidate,
             outside: counts.outside,
             empty: self.empty,
+            failed: self.failed,
             log10_e: Rounded::new(self.log10_e()),
             log10_error_bound: Rounded::new(self.log10_error_bound()),
             log10_reverse: Rounded::new(self.process.log10_reverse()),

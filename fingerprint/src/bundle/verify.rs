@@ -14,11 +14,11 @@ use thiserror::Error;
 use super::{
     BundleError, Report,
     format::{BundleFile, EndpointRecord, FORMAT, Kind, QueryRecord, VERSION},
-    tally::Tally,
+    tally::{FAILURES_IN_A_ROW, Tally},
 };
 use crate::{
     commitment::Commitment,
-    prove::{EndpointKind, ReplyError, UnixMillis},
+    prove::{EndpointKind, UnixMillis},
     surface::SystemPrompt,
 };
 
@@ -61,17 +61,8 @@ pub enum QueryFault {
     /// The request asks something else than the key, or asks it in another way than stated.
     #[error("its request is not the one that the key and the stated endpoint give")]
     Request,
-    /// Not a successful answer.
-    #[error("its answer has HTTP status {found}, which is no success")]
-    Status {
-        /// As written.
-        found: u16,
-    },
-    /// The answer holds no reply.
-    #[error("its answer holds no reply")]
-    Response(#[source] ReplyError),
-    /// The reply was matched wrongly.
-    #[error("its reply matches {}, not {} as stated", named(.expected), named(.found))]
+    /// The reply was matched wrongly. An answer without a reply matches nothing.
+    #[error("its answer matches {}, not {} as stated", named(.expected), named(.found))]
     Matched {
         /// From the raw answer.
         expected: Option<CandidateIndex>,
@@ -84,6 +75,9 @@ pub enum QueryFault {
     /// The evidence already decided.
     #[error("it comes after the evidence had decided")]
     AfterDecision,
+    /// So many answers without a reply came before it that a proof ends.
+    #[error("it comes after {FAILURES_IN_A_ROW} answers in a row without a reply, where a proof ends")]
+    AfterFailures,
     /// The factors do not follow from the reply.
     #[error("its factors are not the ones that its reply gives")]
     Factors,
@@ -232,15 +226,16 @@ fn check_query(
     if tally.is_decided() {
         return Err(QueryFault::AfterDecision);
     }
+    if tally.is_given_up() {
+        return Err(QueryFault::AfterFailures);
+    }
     check_opening(file, query)?;
     if query.request != file.endpoint.request.body(&query.opening.key) {
         return Err(QueryFault::Request);
     }
-    if !(200..300).contains(&query.status) {
-        return Err(QueryFault::Status { found: query.status });
-    }
-    let reply = file.endpoint.request.reply(&query.response).map_err(QueryFault::Response)?;
-    let matched = file.commitment.parameters.matching.match_reply(&reply, &query.opening.candidates);
+    let reply = file.endpoint.request.recorded_reply(query.status, &query.response);
+    let matching = file.commitment.parameters.matching;
+    let matched = reply.as_ref().and_then(|reply| matching.match_reply(reply, &query.opening.candidates));
     if matched != query.matched {
         return Err(QueryFault::Matched { expected: matched, found: query.matched });
     }
@@ -248,7 +243,7 @@ fn check_query(
         return Err(QueryFault::Time);
     }
     *time = query.finished_unix_ms;
-    if tally.observe(matched, query.opening.drawn, &reply) != query.factors {
+    if tally.observe(matched, query.opening.drawn, reply.as_deref()) != query.factors {
         return Err(QueryFault::Factors);
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use reqwest::{
-    Method, Proxy, RequestBuilder, Response,
+    Method, Proxy, Response,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
     redirect::Policy,
 };
@@ -22,6 +22,12 @@ use super::{
 
 /// Most characters of a server's own message that an error repeats.
 const MESSAGE_CHARACTERS: usize = 200;
+
+/// Most bytes that are kept of an answer without a reply: enough to see what a server says, and no way to fill a bundle.
+const UNUSABLE_BYTES: usize = 4096;
+
+/// What OpenAI's own library calls itself: a client without a name, or with ours, would stand out among customers.
+const USER_AGENT: &str = "OpenAI/Python 1.109.1";
 
 /// A slower rate than this is a slip of the pen.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -45,6 +51,8 @@ pub struct ClientOptions {
     pub requests_per_second: Option<f64>,
     /// Most bytes of one answer.
     pub max_response_bytes: usize,
+    /// What the client calls itself.
+    pub user_agent: String,
     /// Seed of the jitter in waits.
     pub seed: u64,
 }
@@ -61,6 +69,7 @@ impl ClientOptions {
             retry: RetryPolicy::default(),
             requests_per_second: None,
             max_response_bytes: 1 << 20,
+            user_agent: USER_AGENT.to_owned(),
             seed: 0,
         }
     }
@@ -85,23 +94,22 @@ pub enum Confidentiality {
     Secret,
 }
 
-/// One question and its answer, as they went over the wire.
-#[derive(Clone, PartialEq, Eq)]
+/// One question and what came of it, as it went over the wire.
 pub struct Exchange {
     /// The request's body.
     pub request: String,
-    /// The answer's body.
+    /// The answer's body; only the beginning of one without a reply.
     pub response: String,
-    /// The answer's HTTP status, a success.
-    pub status: u16,
-    /// Attempts, the successful one included.
+    /// HTTP status of the last attempt; none when no answer came at all.
+    pub status: Option<u16>,
+    /// Attempts, the last one included.
     pub attempts: NonZeroU32,
-    /// When the successful attempt was sent.
+    /// When the last attempt was sent.
     pub started: UnixMillis,
-    /// When its answer was complete.
+    /// When its answer was complete, or given up.
     pub finished: UnixMillis,
-    /// The text of the first choice.
-    pub reply: String,
+    /// The text of the first choice, or why there is none after the repetitions that the options allow.
+    pub reply: Result<String, ClientError>,
 }
 
 impl fmt::Debug for Exchange {
@@ -133,7 +141,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Address`], [`ClientError::ApiKey`], [`ClientError::RateLimit`] or [`ClientError::Setup`].
+    /// [`ClientError::Address`], [`ClientError::ApiKey`], [`ClientError::UserAgent`], [`ClientError::RateLimit`] or
+    /// [`ClientError::Setup`].
     pub fn new(options: ClientOptions, clock: Arc<dyn Clock>) -> Result<Self, ClientError> {
         let base = endpoint::base_url(&options.base_url).map_err(|reason| ClientError::Address { reason })?;
         let interval = match options.requests_per_second {
@@ -171,35 +180,33 @@ impl Client {
     /// [`ClientError`], after the repetitions that the options allow.
     pub async fn models(&mut self) -> Result<Vec<String>, ClientError> {
         let url = self.join("models");
-        let (names, _) = self
-            .repeat(Method::GET, &url, None, Confidentiality::Public, |received| endpoint::model_names(&received.body))
-            .await?;
-        Ok(names)
+        self.repeat(Method::GET, &url, None, Confidentiality::Public, endpoint::model_names).await.outcome
     }
 
     /// Asks one prompt.
     ///
     /// Dropping the future closes the connection; the server may still have seen the prompt.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError`], after the repetitions that the options allow.
-    pub async fn ask(
-        &mut self,
-        shape: &RequestShape,
-        prompt: &str,
-        confidentiality: Confidentiality,
-    ) -> Result<Exchange, ClientError> {
+    pub async fn ask(&mut self, shape: &RequestShape, prompt: &str, confidentiality: Confidentiality) -> Exchange {
         let request = shape.body(prompt);
         let url = self.url(shape);
-        let ((reply, received), attempts) = self
-            .repeat(Method::POST, &url, Some(&request), confidentiality, |received| {
-                let reply = shape.reply(&received.body)?;
-                Ok((reply, received.clone()))
-            })
-            .await?;
-        let Received { body: response, status, started, finished } = received;
-        Ok(Exchange { request, response, status, attempts, started, finished, reply })
+        let Repeated { received, attempts, outcome: reply } =
+            self.repeat(Method::POST, &url, Some(&request), confidentiality, |body| shape.reply(body)).await;
+        let Received { body, status, started, finished, .. } = received;
+        let response = if reply.is_ok() { body } else { self.beginning(body) };
+        Exchange { request, response, status, attempts, started, finished, reply }
+    }
+
+    /// What may be kept of an answer without a reply.
+    fn beginning(&self, mut body: String) -> String {
+        body.truncate(body.floor_char_boundary(UNUSABLE_BYTES));
+        if self.repeats_api_key(&body) { String::new() } else { body }
+    }
+
+    /// Whether a text holds the API key, or ends within it.
+    fn repeats_api_key(&self, text: &str) -> bool {
+        let Some(key) = self.options.api_key.as_ref().map(|key| key.expose_secret().trim()) else { return false };
+        let cut = |length: usize| key.get(..length).is_some_and(|start| text.ends_with(start));
+        holds(text, key) || (SHORTEST_KEY..key.len()).any(cut)
     }
 
     fn join(&self, call: &str) -> Url {
@@ -215,26 +222,29 @@ impl Client {
         url: &Url,
         body: Option<&str>,
         confidentiality: Confidentiality,
-        read: impl Fn(&Received) -> Result<T, ReplyError>,
-    ) -> Result<(T, NonZeroU32), ClientError> {
-        let mut attempt = 0;
+        read: impl Fn(&str) -> Result<T, ReplyError>,
+    ) -> Repeated<T> {
+        let mut attempts = NonZeroU32::MIN;
         loop {
             self.pace().await;
-            let error = match self.attempt(method.clone(), url, body, confidentiality).await {
-                Ok(received) => match read(&received) {
-                    Ok(value) => return Ok((value, NonZeroU32::MIN.saturating_add(attempt))),
-                    Err(source) => self.unusable(source, confidentiality),
-                },
+            let mut received = self.attempt(method.clone(), url, body, confidentiality).await;
+            let outcome = match received.error.take() {
+                Some(error) => Err(error),
+                None => read(&received.body).map_err(|source| self.unusable(source, confidentiality)),
+            };
+            let error = match outcome {
+                Ok(value) => return Repeated { received, attempts, outcome: Ok(value) },
                 Err(error) => error,
             };
             let wait = error.retry_after();
             let too_long = wait.is_some_and(|wait| wait > self.options.retry.max_retry_after);
-            if !error.is_retryable() || too_long || attempt >= self.options.retry.retries {
-                return Err(error.after(attempt.saturating_add(1)));
+            let repeated = attempts.get().saturating_sub(1);
+            if !error.is_retryable() || too_long || repeated >= self.options.retry.retries {
+                return Repeated { received, attempts, outcome: Err(error.after(attempts.get())) };
             }
-            let wait = self.options.retry.back_off(attempt, &mut self.jitter).max(wait.unwrap_or_default());
-            attempt = attempt.saturating_add(1);
-            tracing::debug!(host = %self.host, attempt, ?wait, "request to {} is repeated", self.host);
+            let wait = self.options.retry.back_off(repeated, &mut self.jitter).max(wait.unwrap_or_default());
+            tracing::debug!(host = %self.host, attempts, ?wait, "request to {} is repeated", self.host);
+            attempts = attempts.saturating_add(1);
             tokio::time::sleep(wait).await;
         }
     }
@@ -254,60 +264,71 @@ impl Client {
         url: &Url,
         body: Option<&str>,
         confidentiality: Confidentiality,
-    ) -> Result<Received, ClientError> {
+    ) -> Received {
         let mut request = self.http.request(method, url.clone()).header(ACCEPT, "application/json");
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
         }
         let started = self.clock.now();
-        let response = self.send(request).await?;
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let (error, finished) = (Some(self.transport(error)), self.clock.now());
+                return Received { body: String::new(), status: None, started, finished, error };
+            }
+        };
         let status = response.status();
         let headers = response.headers().clone();
-        let bytes = match self.read(response).await {
-            Ok(bytes) => bytes,
-            // The status already says what is wrong; its body would only have explained it.
-            Err(_) if !status.is_success() => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let (bytes, broken) = self.read(response).await;
         let finished = self.clock.now();
+        let (text, is_text) = match String::from_utf8(bytes) {
+            Ok(text) => (text, true),
+            Err(error) => {
+                // What stands before the first byte that is no text can be kept as it came.
+                let end = error.utf8_error().valid_up_to();
+                (String::from_utf8_lossy(error.as_bytes().get(..end).unwrap_or_default()).into_owned(), false)
+            }
+        };
         let answer = Answer {
             host: &self.host,
             path: url.path(),
             status,
             with_key: self.options.api_key.is_some(),
-            location: headers.get(LOCATION).and_then(|location| self.location(url, location)),
+            location: headers.get(LOCATION).and_then(|location| location_host(url, location)),
             retry_after: headers.get(RETRY_AFTER).and_then(|header| retry_after(header.to_str().ok()?, finished)),
             message: match confidentiality {
-                Confidentiality::Public => {
-                    std::str::from_utf8(&bytes).ok().and_then(endpoint::server_message).map(|text| self.clean(&text))
-                }
+                Confidentiality::Public => endpoint::server_message(&text).map(|text| self.clean(&text)),
                 Confidentiality::Secret => None,
             },
         };
-        if let Some(error) = ClientError::from_status(&answer) {
-            return Err(error);
-        }
-        let body = String::from_utf8(bytes).map_err(|_| ClientError::NotUtf8 { host: self.host.clone() })?;
-        if self.options.api_key.as_ref().is_some_and(|key| holds(&body, key.expose_secret())) {
-            return Err(ClientError::EchoesApiKey { host: self.host.clone() });
-        }
-        Ok(Received { body, status: status.as_u16(), started, finished })
+        let echoes = self.repeats_api_key(&text);
+        // The status says more than how its body ended.
+        let error = ClientError::from_status(&answer).or(broken).or_else(|| {
+            let host = self.host.clone();
+            match (is_text, echoes) {
+                (false, _) => Some(ClientError::NotUtf8 { host }),
+                (true, true) => Some(ClientError::EchoesApiKey { host }),
+                (true, false) => None,
+            }
+        });
+        let body = if echoes { String::new() } else { text };
+        Received { body, status: Some(status.as_u16()), started, finished, error }
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        request.send().await.map_err(|error| self.transport(error))
-    }
-
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
+    /// The body as far as it came, and why it came no further.
+    async fn read(&self, mut response: Response) -> (Vec<u8>, Option<ClientError>) {
         let limit_bytes = self.options.max_response_bytes;
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.transport(error))? {
-            if bytes.len().saturating_add(chunk.len()) > limit_bytes {
-                return Err(ClientError::TooLarge { host: self.host.clone(), limit_bytes });
+        loop {
+            match response.chunk().await {
+                Ok(None) => return (bytes, None),
+                Ok(Some(chunk)) if bytes.len().saturating_add(chunk.len()) > limit_bytes => {
+                    return (bytes, Some(ClientError::TooLarge { host: self.host.clone(), limit_bytes }));
+                }
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Err(error) => return (bytes, Some(self.transport(error))),
             }
-            bytes.extend_from_slice(&chunk);
         }
-        Ok(bytes)
     }
 
     fn transport(&self, error: reqwest::Error) -> ClientError {
@@ -323,14 +344,6 @@ impl Client {
             (source, Confidentiality::Secret) => source.without_message(),
         };
         ClientError::Reply { host: self.host.clone(), source }
-    }
-
-    /// Where a redirect points, without query or fragment: those may carry a session.
-    fn location(&self, url: &Url, header: &HeaderValue) -> Option<String> {
-        let mut location = url.join(header.to_str().ok()?).ok()?;
-        location.set_query(None);
-        location.set_fragment(None);
-        Some(self.clean(location.as_str()))
     }
 
     /// A server's words made fit for one line: no API key, no control characters, not too long.
@@ -354,13 +367,20 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A successful answer whose content nobody has looked at.
-#[derive(Clone)]
+/// What one attempt brought. Nobody has looked at the content yet.
 struct Received {
     body: String,
-    status: u16,
+    status: Option<u16>,
     started: UnixMillis,
     finished: UnixMillis,
+    error: Option<ClientError>,
+}
+
+/// The last of several attempts, and what was made of it.
+struct Repeated<T> {
+    received: Received,
+    attempts: NonZeroU32,
+    outcome: Result<T, ClientError>,
 }
 
 fn http_client(options: &ClientOptions) -> Result<reqwest::Client, ClientError> {
@@ -379,8 +399,8 @@ fn http_client(options: &ClientOptions) -> Result<reqwest::Client, ClientError> 
     }
     let mut builder = reqwest::Client::builder()
         .default_headers(headers)
-        // No user agent is set: a host that cheats must not know a prover by it. Redirects are not followed: neither
-        // key nor prompt goes to a host that the user did not name.
+        .user_agent(HeaderValue::from_str(&options.user_agent).map_err(|_| ClientError::UserAgent)?)
+        // Neither key nor prompt goes to a host that the user did not name.
         .redirect(Policy::none())
         .connect_timeout(options.connect_timeout)
         .timeout(options.request_timeout)
@@ -397,7 +417,16 @@ fn host_and_port(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Whether a text repeats a key. Very short keys are placeholders such as `x`, which any text may hold.
+/// Where a redirect points: scheme, host and port. Its path and query may quote a key or carry a session.
+fn location_host(url: &Url, header: &HeaderValue) -> Option<String> {
+    let location = url.join(header.to_str().ok()?).ok()?;
+    Some(format!("{}://{}", location.scheme(), host_and_port(&location)))
+}
+
+/// Shorter keys are placeholders such as `x`, which any text may hold.
+const SHORTEST_KEY: usize = 8;
+
+/// Whether a text repeats a key.
 fn holds(text: &str, key: &str) -> bool {
-    key.trim().len() >= 8 && text.contains(key.trim())
+    key.trim().len() >= SHORTEST_KEY && text.contains(key.trim())
 }

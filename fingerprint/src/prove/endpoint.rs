@@ -90,6 +90,13 @@ impl RequestShape {
     }
 }
 
+impl RequestShape {
+    /// The reply in an answer as a bundle records it. None when there is none: no answer, no success, or no reply in it.
+    pub(crate) fn recorded_reply(&self, status: Option<u16>, response: &str) -> Option<String> {
+        status.filter(|status| (200..300).contains(status)).and_then(|_| self.reply(response).ok())
+    }
+}
+
 /// The names in the answer of `GET /v1/models`, in its order.
 pub(crate) fn model_names(response: &str) -> Result<Vec<String>, ReplyError> {
     let answer = parse(response)?;

@@ -21,6 +21,9 @@ pub enum ClientError {
     /// The key cannot be sent in a header.
     #[error("the API key holds characters that a header cannot carry; check how it was copied")]
     ApiKey,
+    /// The user agent cannot be sent in a header.
+    #[error("the user agent holds characters that a header cannot carry")]
+    UserAgent,
     /// The limits contradict themselves.
     #[error("the rate limit must be a positive number of requests per second, and at least one a day")]
     RateLimit,
@@ -86,11 +89,13 @@ pub enum ClientError {
         source: reqwest::Error,
     },
     /// The server points elsewhere.
-    #[error("{host} redirects to {location}; redirects are not followed, so give that address if you trust it")]
+    #[error(
+        "{host} redirects to {location}; redirects are not followed, so give the API's address there if you trust it"
+    )]
     Redirected {
         /// Host and port.
         host: String,
-        /// Where to, without query.
+        /// Scheme, host and port that it points to.
         location: String,
     },
     /// 401.

@@ -1,6 +1,6 @@
 //! The proof itself.
 
-use std::{fmt, num::NonZeroU32};
+use std::{fmt, future::ready, num::NonZeroU32, pin::pin};
 
 use protocol::{e_process::EProcessParameters, ids::LeafIndex};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use super::{
     ledger::{BurnedLeaf, Ledger, LedgerError},
 };
 use crate::{
-    bundle::{Bundle, BundleError, EndpointRecord, Exact, Recorder, TestRecord},
+    bundle::{Bundle, BundleError, EndpointRecord, Exact, FAILURES_IN_A_ROW, Recorder, TestRecord},
     commitment::{Commitment, CommitmentError},
     set::{FingerprintSet, SetError},
     surface::SystemPrompt,
@@ -107,7 +107,38 @@ pub struct Progress {
     pub leaves_left: u32,
 }
 
-/// Why a proof could not be run to its end. Leaves that were asked stay burned.
+/// A proof that was begun: what it came to, and why it ended early if it did.
+#[derive(Debug)]
+pub struct Proof {
+    /// Everything that was answered. Undecided if the run ended early.
+    pub bundle: Bundle,
+    /// Why it ended before the evidence decided and the budget was spent.
+    pub cut_short: Option<CutShort>,
+}
+
+/// Why a proof ended early. Leaves that were asked stay burned, and the next run goes on behind them.
+#[derive(Debug, Error)]
+pub enum CutShort {
+    /// The caller wanted it to.
+    #[error("the proof was interrupted")]
+    Interrupted,
+    /// The server, or the way to it, stopped working.
+    #[error("{FAILURES_IN_A_ROW} questions in a row got no usable answer")]
+    Server {
+        /// What was wrong with the last.
+        #[source]
+        source: ClientError,
+    },
+    /// The ledger refuses.
+    #[error("a leaf that is not written down must not be asked")]
+    Ledger {
+        /// Why.
+        #[source]
+        source: LedgerError,
+    },
+}
+
+/// Why a proof has no bundle.
 #[derive(Debug, Error)]
 pub enum ProveError {
     /// An option contradicts another.
@@ -137,21 +168,11 @@ pub enum ProveError {
         /// Host and port.
         host: String,
     },
-    /// A key got no answer.
-    #[error("query {query} got no answer; the proof is abandoned, {burned} leaves are burned and {left} are left")]
-    Query {
-        /// Counted from 0.
-        query: u32,
-        /// Burned by this run.
-        burned: u32,
-        /// Left in the set.
-        left: u32,
-        /// Why.
-        #[source]
-        source: ClientError,
-    },
-    /// The ledger refuses.
-    #[error("the proof stops, for a leaf that is not written down must not be asked")]
+    /// It ended before the first answer.
+    #[error("the proof has no answer yet and writes no bundle")]
+    CutShort(#[from] CutShort),
+    /// The ledger does not fit the set.
+    #[error("the ledger cannot be used for this set")]
     Ledger(#[from] LedgerError),
     /// The set cannot prove anything.
     #[error("the set cannot prove ownership")]
@@ -168,8 +189,8 @@ impl ProveError {
     /// Whether the same proof may succeed when it is run again.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Preflight { source } | Self::Query { source, .. } => source.is_retryable(),
-            Self::Ledger(error) => matches!(error, LedgerError::InUse { .. }),
+            Self::Preflight { source } => source.is_retryable(),
+            Self::CutShort(CutShort::Interrupted) => true,
             _ => false,
         }
     }
@@ -177,19 +198,22 @@ impl ProveError {
 
 /// Asks the leaves of `set` until the evidence decides, and returns the bundle whatever the outcome is.
 ///
-/// Every leaf is in `ledger`, on disk, before its key is sent. `progress` is called before the first query and after
-/// each. The future may be dropped at any time.
+/// Every leaf is in `ledger`, on disk, before its key is sent. An answer without a reply counts for nothing and does not
+/// end the proof, unless several come in a row. `progress` is called before the first query and after each. The proof ends
+/// early when `interrupt` completes; dropping this future instead loses the answers, though never a line of the ledger.
 ///
 /// # Errors
 ///
-/// [`ProveError`]; nothing of the run is left but the burned leaves in the ledger.
+/// [`ProveError`] when there is nothing to write down: what was wrong was found before a leaf was burned, or the proof was
+/// cut short before the first answer.
 pub async fn prove(
     set: &FingerprintSet,
     client: &mut Client,
     ledger: &mut Ledger,
     options: &ProofOptions,
+    interrupt: impl Future<Output = ()> + Send,
     progress: &mut (dyn FnMut(&Progress) + Send),
-) -> Result<Bundle, ProveError> {
+) -> Result<Proof, ProveError> {
     check_options(options)?;
     let commitment = Commitment::of(set)?;
     let openings = set.openings()?;
@@ -199,11 +223,15 @@ pub async fn prove(
         return Err(ProveError::NoLeavesLeft { leaves });
     }
     let mut recorder = recorder(&commitment, client, options, start)?;
-    let shape = preflight(client, recorder.request().clone(), options, start).await?;
+    let mut interrupt = pin!(interrupt);
+    let shape = tokio::select! {
+        biased;
+        () = &mut interrupt => return Err(CutShort::Interrupted.into()),
+        shape = preflight(client, recorder.request().clone(), options, start) => shape?,
+    };
     recorder.set_model(shape.model.clone());
 
     let window = recorder.window();
-    let left = |recorder: &Recorder<'_>| leaves.saturating_sub(start).saturating_sub(recorder.tally().queries());
     let report = |recorder: &Recorder<'_>| Progress {
         queries: recorder.tally().queries(),
         max_queries: u32::try_from(window.len()).unwrap_or(u32::MAX),
@@ -211,29 +239,47 @@ pub async fn prove(
         empty: recorder.tally().empty(),
         log10_e: recorder.tally().log10_e(),
         log10_threshold: recorder.tally().log10_threshold(),
-        leaves_left: left(recorder),
+        leaves_left: leaves.saturating_sub(start).saturating_sub(recorder.tally().queries()),
     };
     progress(&report(&recorder));
+    let mut cut_short = None;
     for (position, leaf) in &window {
+        // Looked at before a leaf is burned: a server that answers at once would otherwise never let it be seen.
+        let interrupted = tokio::select! { biased; () = &mut interrupt => true, () = ready(()) => false };
+        if interrupted {
+            cut_short = Some(CutShort::Interrupted);
+            break;
+        }
         let opening = openings.open(*leaf)?;
-        ledger.burn(BurnedLeaf {
-            commitment: root,
-            position: *position,
-            host: client.host().to_owned(),
-            burned_unix_ms: client.clock().now(),
-        })?;
-        let exchange = client.ask(&shape, opening.key_text, Confidentiality::Secret).await.map_err(|source| {
-            let query = recorder.tally().queries();
-            let left = left(&recorder).saturating_sub(1);
-            ProveError::Query { query, burned: query.saturating_add(1), left, source }
-        })?;
-        recorder.record(opening, exchange);
+        let (host, burned_unix_ms) = (client.host().to_owned(), client.clock().now());
+        let burned = BurnedLeaf { commitment: root, position: *position, host, burned_unix_ms };
+        if let Err(source) = ledger.burn(burned) {
+            cut_short = Some(CutShort::Ledger { source });
+            break;
+        }
+        let exchange = tokio::select! {
+            // An answer that is there is kept even if the interrupt came at the same moment.
+            biased;
+            exchange = client.ask(&shape, opening.key_text, Confidentiality::Secret) => exchange,
+            () = &mut interrupt => {
+                cut_short = Some(CutShort::Interrupted);
+                break;
+            }
+        };
+        let failure = recorder.record(opening, exchange);
         progress(&report(&recorder));
         if recorder.tally().is_decided() {
             break;
         }
+        if recorder.tally().is_given_up() {
+            cut_short = failure.map(|source| CutShort::Server { source });
+            break;
+        }
     }
-    Ok(recorder.finish()?)
+    match cut_short {
+        Some(cause) if recorder.tally().queries() == 0 => Err(cause.into()),
+        cut_short => Ok(Proof { bundle: recorder.finish()?, cut_short }),
+    }
 }
 
 /// What is fixed before anything is sent, so that an impossible proof costs nothing. Only the model's name may still be
@@ -284,8 +330,8 @@ async fn preflight(
     }
     if options.preflight {
         let prompt = EVERYDAY_PROMPTS[LeafIndex::new(start).as_usize() % EVERYDAY_PROMPTS.len()];
-        let exchange = client.ask(&shape, prompt, Confidentiality::Public).await.map_err(failed)?;
-        if exchange.reply.trim().is_empty() {
+        let reply = client.ask(&shape, prompt, Confidentiality::Public).await.reply.map_err(failed)?;
+        if reply.trim().is_empty() {
             return Err(ProveError::Silent { host: client.host().to_owned() });
         }
     }

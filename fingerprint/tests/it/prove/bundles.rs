@@ -1,7 +1,9 @@
 //! Bundles as files: every changed byte is refused.
 
+use std::future::pending;
+
 use fingerprint::{
-    bundle::{Bundle, BundleError, verify_bundle},
+    bundle::{Bundle, BundleError, Place, verify_bundle},
     commitment::Commitment,
     prove::{Ledger, Outcome, ProofOptions, prove},
     set::FingerprintSet,
@@ -27,7 +29,9 @@ pub(super) async fn proved(set: &FingerprintSet, alpha: f64) -> Bundle {
     let mut ledger = Ledger::open(&folder.path().join("ledger.jsonl")).unwrap();
     let options =
         ProofOptions { test: EProcessParameters { alpha, ..EProcessParameters::default() }, ..ProofOptions::default() };
-    prove(set, &mut server.client(), &mut ledger, &options, &mut |_| {}).await.unwrap()
+    let proof = prove(set, &mut server.client(), &mut ledger, &options, pending(), &mut |_| {}).await.unwrap();
+    assert!(proof.cut_short.is_none());
+    proof.bundle
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,9 +94,12 @@ async fn bundle_file_is_written_once_and_whole() {
     let (bundle, commitment) = small().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("proof.json");
-    bundle.write(&path).unwrap();
+    let (place, late) = (Place::reserve(&path).unwrap(), Place::reserve(&path).unwrap());
+    bundle.write(place).unwrap();
+    assert_eq!(bundle.write(late).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
     assert_eq!(verify_bundle(&std::fs::read(&path).unwrap(), &commitment).unwrap(), *bundle.report());
-    assert_eq!(bundle.write(&path).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(Place::reserve(&path).unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing but the bundle");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,10 @@ fn shape(kind: EndpointKind) -> RequestShape {
 }
 
 async fn ask(client: &mut Client) -> Result<Exchange, ClientError> {
-    client.ask(&shape(EndpointKind::Chat), KEY_TEXT, Confidentiality::Secret).await
+    match client.ask(&shape(EndpointKind::Chat), KEY_TEXT, Confidentiality::Secret).await {
+        Exchange { reply: Err(error), .. } => Err(error),
+        exchange => Ok(exchange),
+    }
 }
 
 async fn error_of(answer: impl Fn() -> Response + Send + Sync + 'static) -> (ClientError, usize) {
@@ -166,7 +169,8 @@ async fn passing_failures_are_repeated_as_late_as_the_server_asks() {
     let started = Instant::now();
     let exchange = ask(&mut server.client()).await.unwrap();
     assert!(started.elapsed() >= Duration::from_secs(1), "Retry-After is honoured");
-    assert_eq!((exchange.attempts.get(), exchange.status, exchange.reply.as_str()), (3, 200, " amber"));
+    assert_eq!((exchange.attempts.get(), exchange.status), (3, Some(200)));
+    assert_eq!(exchange.reply.unwrap(), " amber");
     assert_eq!(exchange.request, shape(EndpointKind::Chat).body(KEY_TEXT));
     assert!(server.seen().iter().all(|seen| seen.body == exchange.request && seen.path == "/v1/chat/completions"));
 }
@@ -191,6 +195,7 @@ async fn api_key_travels_in_the_header_and_nowhere_else() {
     let seen = server.seen();
     assert_eq!(seen[0].headers["authorization"], format!("Bearer {API_KEY}"));
     assert!(!format!("{seen:?}").to_lowercase().contains("hallmark"), "a host must not know a prover by its headers");
+    assert!(seen[0].headers["user-agent"].to_str().unwrap().starts_with("OpenAI/Python "), "{seen:?}");
     assert!(!seen[0].body.contains(API_KEY) && !seen[0].path.contains(API_KEY));
     for shown in [format!("{options:?}"), format!("{client:?}"), format!("{exchange:?}")] {
         assert!(!shown.contains(API_KEY) && !shown.contains(KEY_TEXT), "{shown}");
@@ -211,7 +216,7 @@ async fn secrets_that_a_server_quotes_stay_out_of_errors() {
         let mut client =
             client(ClientOptions { api_key: Some(SecretString::from(API_KEY)), ..options(server.url.clone()) });
         let secret = ask(&mut client).await.unwrap_err();
-        let public = client.ask(&shape(EndpointKind::Chat), "Hello", Confidentiality::Public).await.unwrap_err();
+        let public = client.ask(&shape(EndpointKind::Chat), "Hello", Confidentiality::Public).await.reply.unwrap_err();
         for (error, prompt) in [(secret, KEY_TEXT), (public, "no such prompt")] {
             let shown = format!("{} {error:?}", line(&error));
             assert!(!shown.contains(API_KEY) && !shown.contains(prompt), "{status}: {shown}");
@@ -234,6 +239,18 @@ async fn answer_that_repeats_the_api_key_is_not_recorded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_named_by_its_host_alone() {
+    let server = Server::start(|_, seen| {
+        let quoted = format!("https://elsewhere.example:8443/{}?q={KEY_TEXT}", seen.prompt()).replace(' ', "%20");
+        (StatusCode::FOUND, [("location", quoted)]).into_response()
+    })
+    .await;
+    let error = ask(&mut server.client()).await.unwrap_err();
+    let shown = format!("{} {error:?}", line(&error));
+    assert!(shown.contains("https://elsewhere.example:8443;") && !shown.contains("nobody"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn public_errors_say_what_the_server_says() {
     let server = Server::start(|_, _| {
         let mut response = json_response(&json!({ "error": { "message": "model `tiny` does not exist" } }));
@@ -242,7 +259,7 @@ async fn public_errors_say_what_the_server_says() {
     })
     .await;
     let shape = shape(EndpointKind::Completion);
-    let error = server.client().ask(&shape, "Hello", Confidentiality::Public).await.unwrap_err();
+    let error = server.client().ask(&shape, "Hello", Confidentiality::Public).await.reply.unwrap_err();
     assert!(
         error
             .to_string()
@@ -270,6 +287,8 @@ fn options_that_cannot_work_are_refused_before_anything_is_sent() {
         let slow = ClientOptions { requests_per_second: Some(rate), ..address("http://localhost") };
         assert!(matches!(new(slow), ClientError::RateLimit), "{rate}");
     }
+    let name = ClientOptions { user_agent: "line\nbreak".to_owned(), ..address("http://localhost") };
+    assert!(matches!(new(name), ClientError::UserAgent));
     let key = ClientOptions { api_key: Some(SecretString::from("line\nbreak")), ..address("http://localhost") };
     let error = new(key);
     assert!(matches!(error, ClientError::ApiKey) && !format!("{error:?}").contains("break"));

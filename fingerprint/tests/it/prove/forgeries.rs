@@ -1,5 +1,7 @@
 //! Forgers who know the format: they change a bundle's content and compute its digest again.
 
+use std::future::pending;
+
 use alloy_primitives::keccak256;
 use fingerprint::{
     bundle::{BundleError, QueryFault, verify_bundle},
@@ -51,7 +53,8 @@ impl Genuine {
     async fn of(set: &FingerprintSet, server: &Server, options: ProofOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut ledger = Ledger::open(&folder.path().join("ledger.jsonl")).unwrap();
-        let bundle = prove(set, &mut server.client(), &mut ledger, &options, &mut |_| {}).await.unwrap();
+        let proof = prove(set, &mut server.client(), &mut ledger, &options, pending(), &mut |_| {}).await.unwrap();
+        let bundle = proof.bundle;
         let genuine = Self { bundle: serde_json::from_slice(bundle.as_bytes()).unwrap(), commitment: commitment(set) };
         assert_eq!(serde_json::to_vec(&genuine.bundle).unwrap(), bundle.as_bytes());
         genuine
@@ -98,6 +101,7 @@ fn retold(bundle: &mut Value) {
         min_hit_rate: number(&test["min_hit_rate"]),
         beta: number(&test["beta"]),
     };
+    let mut failed = 0;
     let start = u32::try_from(test["start"].as_u64().unwrap()).unwrap();
     let mut process = EProcess::new(CandidateCount::DEFAULT, parameters.starting_at(start)).unwrap();
     let digits = |number: f64| json!(format!("{:.6}", rounded(number) + 0.0));
@@ -105,6 +109,7 @@ fn retold(bundle: &mut Value) {
         let index = |value: &Value| value.as_u64().map(|index| CandidateIndex::new(u16::try_from(index).unwrap()));
         let drawn = index(&query["opening"]["drawn"]).unwrap();
         let factors = process.observe(Reply::of(index(&query["matched"]), drawn));
+        failed += u32::from(query["status"] != 200);
         query["position"] = json!(position);
         query["factors"] = json!({
             "log10_factor": digits(factors.forward.log10()),
@@ -126,6 +131,7 @@ fn retold(bundle: &mut Value) {
     verdict["drawn"] = json!(counts.drawn);
     verdict["other_candidates"] = json!(counts.other_candidate);
     verdict["outside"] = json!(counts.outside);
+    verdict["failed"] = json!(failed);
     verdict["log10_e"] = digits(process.log10_e());
     verdict["log10_error_bound"] = digits(bound);
     verdict["log10_reverse"] = digits(process.log10_reverse());
@@ -274,9 +280,40 @@ async fn exchanges_cannot_be_changed() {
         query["matched"] = query["opening"]["drawn"].clone();
     });
     refused!(better_and_matched, QueryFault::Factors);
-    refused!(genuine.forge_query(1, |query| query["response"] = json!("{}")), QueryFault::Response(_));
+    // An answer without a reply matches nothing and moves nothing, whatever the bundle says of it.
+    for failed in [json!("{}"), json!(""), json!("<html>")] {
+        let forged = genuine.forge_query(0, |query| query["response"] = failed.clone());
+        refused!(forged, QueryFault::Matched { expected: None, found: Some(_) });
+        let unmatched = genuine.forge_query(0, |query| {
+            query["response"] = failed;
+            query["matched"] = Value::Null;
+        });
+        refused!(unmatched, QueryFault::Factors);
+    }
     refused!(genuine.forge_query(miss, |query| query["matched"] = Value::Null), QueryFault::Matched { .. });
-    refused!(genuine.forge_query(1, |query| query["status"] = json!(404)), QueryFault::Status { found: 404 });
+    for status in [json!(404), json!(302), json!(500), Value::Null] {
+        let forged = genuine.forge_query(0, |query| query["status"] = status);
+        refused!(forged, QueryFault::Matched { expected: None, found: Some(_) });
+    }
+    // Failures told consistently are a run with worse evidence, and no more than a proof allows in a row.
+    let fail = |bundle: &mut Value, count: usize| {
+        for query in bundle["queries"].as_array_mut().unwrap().iter_mut().take(count) {
+            query["status"] = Value::Null;
+            query["response"] = json!("");
+            query["matched"] = Value::Null;
+        }
+        retold(bundle);
+    };
+    let mut four = genuine.bundle.clone();
+    four["queries"].as_array_mut().unwrap().truncate(4);
+    fail(&mut four, 4);
+    let report = verify_bundle(&redigested(four), &genuine.commitment).unwrap();
+    assert_eq!((report.outcome, report.failed, report.log10_e), (Outcome::Undecided, 4, 0.0));
+    assert!(report.reservations.last().unwrap().contains("the prover's word"));
+    refused!(
+        genuine.forge(|bundle| fail(bundle, 4)),
+        BundleError::Query { query: 4, fault: QueryFault::AfterFailures, .. }
+    );
     let hinted = genuine.forge_query(1, |query| {
         let request = query["request"].as_str().unwrap().replace("Be brief.", "Say amber.");
         query["request"] = json!(request);
@@ -326,7 +363,7 @@ async fn test_order_and_verdict_cannot_be_changed() {
     refused!(set("/commitment/parameters_path/siblings/0", other_beacon.clone()), BundleError::Parameters { .. });
     refused!(set("/commitment/drawn_parameters_path/siblings/0", other_beacon), BundleError::DrawnParameters { .. });
     refused!(set("/verdict/outcome", json!("undecided")), BundleError::Outcome { .. });
-    for field in ["queries", "drawn", "other_candidates", "outside", "empty"] {
+    for field in ["queries", "drawn", "other_candidates", "outside", "empty", "failed"] {
         let forged = genuine.forge(|bundle| bundle["verdict"][field] = json!(77));
         refused!(forged, BundleError::Verdict);
     }

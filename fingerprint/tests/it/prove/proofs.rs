@@ -1,11 +1,14 @@
 //! Whole proofs: outcomes, order, ledger, interruptions.
 
 use std::{
+    collections::HashSet,
     fs,
+    future::{pending, ready},
+    io::Write,
     num::NonZeroU32,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -13,13 +16,13 @@ use std::{
 
 use axum::{
     http::{Method, StatusCode},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use fingerprint::{
-    bundle::{Bundle, verify_bundle},
+    bundle::{Bundle, BundleError, verify_bundle},
     prove::{
-        BurnedLeaf, ClientError, EndpointKind, Ledger, LedgerError, Outcome, Progress, ProofOptions, ProveError,
-        ReplyError, UnixMillis, prove,
+        BurnedLeaf, ClientError, ClientOptions, CutShort, EndpointKind, Ledger, LedgerError, Outcome, Progress, Proof,
+        ProofOptions, ProveError, ReplyError, UnixMillis, prove,
     },
     set::FingerprintSet,
     surface::SystemPrompt,
@@ -33,7 +36,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 
 use super::{
-    server::{Server, completion, json_response},
+    server::{Server, client, completion, json_response, options as server_options, raw},
     sets::{commitment, drawn, innocent_answers, stamped_answers},
 };
 
@@ -68,7 +71,19 @@ async fn run(
     folder: &Folder,
     options: &ProofOptions,
 ) -> Result<Bundle, ProveError> {
-    prove(set, &mut server.client(), &mut folder.ledger(), options, &mut |_| {}).await
+    let proof = begin(set, server, folder, options).await?;
+    assert!(proof.cut_short.is_none(), "{:?}", proof.cut_short);
+    Ok(proof.bundle)
+}
+
+/// As [`run`], also for proofs that end early.
+async fn begin(
+    set: &FingerprintSet,
+    server: &Server,
+    folder: &Folder,
+    options: &ProofOptions,
+) -> Result<Proof, ProveError> {
+    prove(set, &mut server.client(), &mut folder.ledger(), options, pending(), &mut |_| {}).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,39 +255,128 @@ async fn leaf_is_on_disk_before_its_key_arrives() {
     let mut counts = Vec::new();
     let mut ledger = folder.ledger();
     let mut client = server.client();
-    let bundle = prove(&set, &mut client, &mut ledger, &ProofOptions::default(), &mut |progress: &Progress| {
-        counts.push((progress.queries, progress.hits, progress.leaves_left));
-    })
-    .await
-    .unwrap();
-    assert_eq!(ledger.entries().len(), bundle.report().queries as usize);
+    let mut watch = |at: &Progress| counts.push((at.queries, at.hits, at.leaves_left));
+    let options = ProofOptions::default();
+    let proof = prove(&set, &mut client, &mut ledger, &options, pending(), &mut watch).await.unwrap();
+    assert_eq!(ledger.entries().len(), proof.bundle.report().queries as usize);
     assert!(counts.iter().zip(0..).all(|(count, query)| *count == (query, query, 40 - query)), "{counts:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn failed_query_ends_the_proof_and_keeps_its_leaves_burned() {
-    let set = drawn(40, 16, 7);
-    let answers = stamped_answers(&set);
-    let folder = Folder::new();
-    // Number 0 lists models and number 1 is the everyday prompt.
-    let server = Server::start(move |number, seen| {
-        if (4..7).contains(&number) { StatusCode::BAD_GATEWAY.into_response() } else { completion(seen, &answers) }
-    })
-    .await;
-    let error = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap_err();
-    assert!(error.is_retryable());
-    let ProveError::Query { query: 2, burned: 3, left: 37, source: ClientError::ServerFailed { attempts: 3, .. } } =
-        error
-    else {
-        panic!("{error:?}")
-    };
-    assert_eq!(folder.burned(&set), 3);
-    let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
-    assert_eq!((bundle.report().outcome, bundle.report().start), (Outcome::Proved, 3));
+/// Everything that a host can answer instead of a reply.
+fn refusal(kind: usize) -> Response {
+    let no_text = json!({ "choices": [{ "message": { "content": null, "tool_calls": [{ "id": "a" }] } }] });
+    match kind % 8 {
+        0 => (StatusCode::BAD_REQUEST, "no".repeat(9_000)).into_response(),
+        1 => StatusCode::FORBIDDEN.into_response(),
+        2 => "<!doctype html><title>Just a moment</title>".into_response(),
+        3 => json_response(&no_text),
+        4 => (StatusCode::OK, vec![b'{', b'"', 0xff, 0xfe]).into_response(),
+        5 => "x".repeat(2 << 20).into_response(),
+        6 => StatusCode::BAD_GATEWAY.into_response(),
+        _ => json_response(&json!({ "error": { "message": "overloaded" } })),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn interrupted_proof_leaves_whole_lines_and_its_leaves_stay_burned() {
+async fn a_host_cannot_prevent_a_proof_by_refusing_now_and_then() {
+    for kind in 0..8 {
+        let set = drawn(60, 16, 13);
+        let answers = stamped_answers(&set);
+        let asked = Mutex::new(HashSet::new());
+        let server = Server::start(move |_, seen| {
+            // Every second key is refused for good, also when it is asked again.
+            let number = {
+                let mut asked = asked.lock().unwrap();
+                asked.insert(seen.prompt());
+                asked.len()
+            };
+            let refused = answers.contains_key(&seen.prompt()) && number.is_multiple_of(2);
+            if refused { refusal(kind) } else { completion(seen, &answers) }
+        })
+        .await;
+        let bundle = run(&set, &server, &Folder::new(), &ProofOptions::default()).await.unwrap();
+        let report = verify_bundle(bundle.as_bytes(), &commitment(&set)).unwrap();
+        assert_eq!(report.outcome, Outcome::Proved, "kind {kind}");
+        assert_eq!((report.drawn, report.failed, report.other_candidates), (6, 5, 0), "kind {kind}");
+        let file: serde_json::Value = serde_json::from_slice(bundle.as_bytes()).unwrap();
+        for query in file["queries"].as_array().unwrap() {
+            assert!(query["response"].as_str().unwrap().len() <= 4096);
+            let failed = query["matched"].is_null();
+            assert!(!failed || query["factors"]["log10_factor"] == "0.000000", "kind {kind}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_working_ends_the_proof_and_loses_no_answer() {
+    let set = drawn(40, 16, 7);
+    let answers = stamped_answers(&set);
+    let folder = Folder::new();
+    // Number 0 lists models, number 1 is the everyday prompt, then come two keys and four that are each asked three times.
+    let server = Server::start(move |number, seen| {
+        if (4..16).contains(&number) { StatusCode::BAD_GATEWAY.into_response() } else { completion(seen, &answers) }
+    })
+    .await;
+    let Proof { bundle, cut_short } = begin(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
+    let Some(CutShort::Server { source: ClientError::ServerFailed { status: 502, attempts: 3, .. } }) = cut_short
+    else {
+        panic!("{cut_short:?}")
+    };
+    let report = verify_bundle(bundle.as_bytes(), &commitment(&set)).unwrap();
+    assert_eq!((report.outcome, report.queries, report.drawn, report.failed), (Outcome::Undecided, 6, 2, 4));
+    assert_eq!(folder.burned(&set), 6);
+    let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
+    assert_eq!((bundle.report().outcome, bundle.report().start), (Outcome::Proved, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_dies_leaves_a_bundle_of_what_was_answered() {
+    let set = drawn(40, 16, 14);
+    let folder = Folder::new();
+    let connections = AtomicUsize::new(0);
+    let url = raw(move |stream| {
+        // The everyday prompt and two keys; then every connection is closed without a word.
+        if connections.fetch_add(1, Ordering::SeqCst) < 3 {
+            let body = r#"{"choices":[{"message":{"content":"Well."}}]}"#;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    })
+    .await;
+    let options = ProofOptions { model: Some("tiny".to_owned()), ..ProofOptions::default() };
+    let (mut client, mut ledger) = (client(server_options(url)), folder.ledger());
+    let proof = prove(&set, &mut client, &mut ledger, &options, pending(), &mut |_| {}).await.unwrap();
+    assert!(matches!(proof.cut_short, Some(CutShort::Server { source: ClientError::BrokenOff { .. } })));
+    let report = verify_bundle(proof.bundle.as_bytes(), &commitment(&set)).unwrap();
+    assert_eq!((report.outcome, report.queries, report.failed), (Outcome::Undecided, 6, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_key_that_a_host_repeats_is_kept_out_of_the_bundle() {
+    const API_KEY: &str = "sk-test-0123456789abcdef";
+    let set = drawn(8, 16, 15);
+    for status in [StatusCode::OK, StatusCode::BAD_REQUEST] {
+        let server = Server::start(move |number, seen| {
+            if number < 2 {
+                return completion(seen, &[].into());
+            }
+            // Placed so that the end of what is kept would fall into the key.
+            let key = seen.headers["authorization"].to_str().unwrap();
+            (status, format!("{}{key}", "x".repeat(4096 - 20))).into_response()
+        })
+        .await;
+        let with_key = ClientOptions { api_key: Some(API_KEY.into()), ..server_options(server.url.clone()) };
+        let (folder, options) = (Folder::new(), ProofOptions::default());
+        let (mut client, mut ledger) = (client(with_key), folder.ledger());
+        let proof = prove(&set, &mut client, &mut ledger, &options, pending(), &mut |_| {}).await.unwrap();
+        assert_eq!(proof.bundle.report().failed, 4);
+        let text = std::str::from_utf8(proof.bundle.as_bytes()).unwrap();
+        assert!(!text.contains("sk-test"), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_proof_gives_its_bundle_and_its_leaves_stay_burned() {
     let set = drawn(40, 16, 8);
     let answers = stamped_answers(&set);
     let folder = Folder::new();
@@ -286,20 +390,24 @@ async fn interrupted_proof_leaves_whole_lines_and_its_leaves_stay_burned() {
         completion(seen, &answers)
     })
     .await;
+    let (mut client, mut ledger) = (server.client(), folder.ledger());
     let options = ProofOptions::default();
-    tokio::select! {
-        biased;
-        () = third.notified() => {}
-        ended = run(&set, &server, &folder, &options) => panic!("the third key is still waiting: {ended:?}"),
-    }
-    assert_eq!(folder.burned(&set), 3);
+    let proof = prove(&set, &mut client, &mut ledger, &options, third.notified(), &mut |_| {}).await.unwrap();
+    drop(ledger);
+    assert!(matches!(proof.cut_short, Some(CutShort::Interrupted)), "{:?}", proof.cut_short);
+    let report = verify_bundle(proof.bundle.as_bytes(), &commitment(&set)).unwrap();
+    assert_eq!((report.outcome, report.queries, report.drawn), (Outcome::Undecided, 2, 2));
+    assert_eq!(folder.burned(&set), 3, "the third key was sent");
     let text = fs::read_to_string(folder.path()).unwrap();
     assert!(text.ends_with('\n') && text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
-    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1, "nothing but the ledger");
     let asked = server.prompts();
-    run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
+    let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
+    assert_eq!((bundle.report().outcome, bundle.report().start), (Outcome::Proved, 3));
     let later = server.prompts().split_off(asked.len() + 1);
     assert!(later.iter().all(|prompt| !asked.contains(prompt)));
+
+    let error = prove(&set, &mut server.client(), &mut folder.ledger(), &options, ready(()), &mut |_| {}).await;
+    assert!(matches!(error, Err(ProveError::CutShort(CutShort::Interrupted))), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -339,6 +447,12 @@ async fn impossible_options_are_refused_before_anything_is_sent() {
     let base = || ProofOptions::default();
     let completion_with_system =
         ProofOptions { kind: EndpointKind::Completion, system: SystemPrompt::named("chat-terse"), ..base() };
+    // A chat API given as the base of plain completions: its bundle would be refused.
+    let odd = server.url.join("v1/chat/").unwrap();
+    let plain = ProofOptions { kind: EndpointKind::Completion, ..base() };
+    let (mut odd, mut ledger) = (client(server_options(odd)), Folder::new().ledger());
+    let error = prove(&set, &mut odd, &mut ledger, &plain, pending(), &mut |_| {}).await.unwrap_err();
+    assert!(matches!(error, ProveError::Bundle(BundleError::Endpoint { .. })), "{error:?}");
     let wordless = ProofOptions { max_tokens: 0, ..base() };
     for options in [completion_with_system, wordless] {
         let error = run(&set, &server, &Folder::new(), &options).await.unwrap_err();
