@@ -227,23 +227,12 @@ impl FingerprintSet {
     ///
     /// [`SetError::NotCommitted`] or [`SetError::NotDrawn`].
     pub fn openings(&self) -> Result<Openings<'_>, SetError> {
-        let (root, beacon, set_root) = match &self.stage {
+        let (root, beacon) = match &self.stage {
             Stage::Generated => return Err(SetError::NotCommitted),
             Stage::Committed { .. } => return Err(SetError::NotDrawn),
-            Stage::Drawn { root, beacon, set_root } | Stage::Embedded { root, beacon, set_root, .. } => {
-                (*root, beacon, *set_root)
-            }
+            Stage::Drawn { root, beacon, .. } | Stage::Embedded { root, beacon, .. } => (root, beacon),
         };
-        Ok(Openings { set: self, key_tree: self.key_tree()?, root, set_tree: self.set_tree(&root, beacon)?, set_root })
-    }
-
-    /// What shows one fingerprint to a verifier. For many, [`openings`](Self::openings) builds the trees once.
-    ///
-    /// # Errors
-    ///
-    /// As [`openings`](Self::openings), and [`SetError::NoSuchFingerprint`].
-    pub fn opening(&self, index: LeafIndex) -> Result<Opening<'_>, SetError> {
-        self.openings()?.open(index)
+        Ok(Openings { set: self, key_tree: self.key_tree()?, set_tree: self.set_tree(root, beacon)? })
     }
 
     pub(crate) fn key_tree(&self) -> Result<KeyTree, SetError> {
@@ -282,9 +271,7 @@ impl fmt::Debug for FingerprintSet {
 pub struct Openings<'a> {
     set: &'a FingerprintSet,
     key_tree: KeyTree,
-    root: CommitmentRoot,
     set_tree: SetTree,
-    set_root: SetRoot,
 }
 
 impl<'a> Openings<'a> {
@@ -303,9 +290,7 @@ impl<'a> Openings<'a> {
             candidates: fingerprint.candidates(),
             drawn,
             key_path: self.key_tree.path(index).map_err(CommitmentError::from)?,
-            root: self.root,
             set_path: self.set_tree.path(index).map_err(CommitmentError::from)?,
-            set_root: self.set_root,
         })
     }
 }

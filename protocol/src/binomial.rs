@@ -1,4 +1,4 @@
-//! Exact binomial tails and the intervals made from them.
+//! Exact binomial tails, and Wilson's interval for a rate.
 //!
 //! Probabilities are computed by the saddle-point form of C. Loader, "Fast and accurate computation of binomial
 //! probabilities" (2000), which subtracts no large numbers, and tails are summed from their largest term, so they keep
@@ -63,39 +63,7 @@ pub fn lower_tail(trials: u32, hits: u32, p: f64) -> Result<f64, BinomialError> 
     Ok(tail_down(trials, hits, p))
 }
 
-/// The fewest hits among `trials` that a rate of `p` reaches with probability at most `alpha`; `None` when even hits
-/// throughout are likelier than that.
-pub fn minimum_hits(trials: u32, p: f64, alpha: f64) -> Result<Option<u32>, BinomialError> {
-    check(trials, trials, p)?;
-    check_open("alpha", alpha)?;
-    let ln_alpha = alpha.ln();
-    if ln_tail_up(trials, trials, p) > ln_alpha {
-        return Ok(None);
-    }
-    // Tails fall with the number of hits; `enough` always holds and `lower` is the smallest not yet excluded.
-    let (mut lower, mut enough) = (0, trials);
-    while lower < enough {
-        let middle = lower.midpoint(enough);
-        if ln_tail_up(trials, middle, p) <= ln_alpha {
-            enough = middle;
-        } else {
-            lower = middle.saturating_add(1);
-        }
-    }
-    Ok(Some(enough))
-}
-
-/// The interval of Clopper and Pearson (1934): covers the true rate with at least this confidence, whatever the rate.
-pub fn clopper_pearson(hits: u32, trials: u32, confidence: f64) -> Result<Interval, BinomialError> {
-    check_interval(hits, trials, confidence)?;
-    let each_side = (1.0 - confidence) / 2.0;
-    // The lower end solves P(at least `hits`) = side, which rises with the rate; the upper end P(at most) = side.
-    let lower = if hits == 0 { 0.0 } else { bisect(|p| tail_up(trials, hits, p) < each_side) };
-    let upper = if hits == trials { 1.0 } else { bisect(|p| tail_down(trials, hits, p) > each_side) };
-    Ok(Interval { lower, upper })
-}
-
-/// The interval of Wilson (1927): about this confidence on average over rates; shorter than Clopper-Pearson.
+/// The interval of Wilson (1927): about this confidence on average over rates.
 pub fn wilson(hits: u32, trials: u32, confidence: f64) -> Result<Interval, BinomialError> {
     check_interval(hits, trials, confidence)?;
     let z = -normal_quantile((1.0 - confidence) / 2.0);
@@ -134,38 +102,15 @@ fn check(trials: u32, hits: u32, p: f64) -> Result<(), BinomialError> {
     if (0.0..=1.0).contains(&p) { Ok(()) } else { Err(BinomialError::Probability { name: "p", value: p }) }
 }
 
-fn check_open(name: &'static str, value: f64) -> Result<(), BinomialError> {
-    if value > 0.0 && value < 1.0 { Ok(()) } else { Err(BinomialError::Probability { name, value }) }
-}
-
 fn check_interval(hits: u32, trials: u32, confidence: f64) -> Result<(), BinomialError> {
     if trials == 0 {
         return Err(BinomialError::NoTrial);
     }
     check(trials, hits, 0.0)?;
-    check_open("confidence", confidence)
-}
-
-/// The largest `p` in 0 to 1 for which the condition holds, when it holds below some point and not above it.
-fn bisect(holds: impl Fn(f64) -> bool) -> f64 {
-    let (mut low, mut high) = (0.0_f64, 1.0_f64);
-    // Ends when no number lies between the two; ends near 0 would take longer, and 2^-200 is 0 for a rate.
-    for _ in 0..200 {
-        let middle = low.midpoint(high);
-        if middle <= low || middle >= high {
-            break;
-        }
-        if holds(middle) {
-            low = middle;
-        } else {
-            high = middle;
-        }
+    if confidence > 0.0 && confidence < 1.0 {
+        return Ok(());
     }
-    low.midpoint(high)
-}
-
-fn tail_up(trials: u32, hits: u32, p: f64) -> f64 {
-    ln_tail_up(trials, hits, p).exp()
+    Err(BinomialError::Probability { name: "confidence", value: confidence })
 }
 
 fn tail_down(trials: u32, hits: u32, p: f64) -> f64 {
@@ -371,28 +316,6 @@ mod tests {
         }
 
         #[test]
-        fn minimum_hits_is_the_first_that_suffices(trials in 0_u32..300, p in 0.0..=1.0, exponent in -12.0..-0.01) {
-            let alpha = 10_f64.powf(exponent);
-            let first = (0..=trials).find(|&hits| upper_tail(trials, hits, p).unwrap() <= alpha);
-            prop_assert_eq!(minimum_hits(trials, p, alpha).unwrap(), first);
-        }
-
-        #[test]
-        fn clopper_pearson_ends_solve_their_equations(trials in 1_u32..500, share in 0.0..=1.0, confidence in 0.5..0.999_999) {
-            let hits = (0..=trials).find(|&hits| f64::from(hits) >= share * f64::from(trials)).unwrap();
-            let side = (1.0 - confidence) / 2.0;
-            let Interval { lower, upper } = clopper_pearson(hits, trials, confidence).unwrap();
-            if hits > 0 {
-                prop_assert!(close(upper_tail(trials, hits, lower).unwrap(), side, 1e-9));
-            }
-            if hits < trials {
-                prop_assert!(close(lower_tail(trials, hits, upper).unwrap(), side, 1e-9));
-            }
-            let rate = f64::from(hits) / f64::from(trials);
-            prop_assert!((0.0..=rate).contains(&lower) && (rate..=1.0).contains(&upper));
-        }
-
-        #[test]
         fn wilson_ends_solve_the_score_equation(trials in 1_u32..500, share in 0.0..=1.0, confidence in 0.5..0.999_999) {
             let hits = (0..=trials).find(|&hits| f64::from(hits) >= share * f64::from(trials)).unwrap();
             let (n, rate) = (f64::from(trials), f64::from(hits) / f64::from(trials));
@@ -420,7 +343,6 @@ mod tests {
         assert_eq!(lower_tail(10, 9, 1.0), Ok(0.0));
         assert_eq!(upper_tail(10, 10, 1.0), Ok(1.0));
         assert_eq!(upper_tail(0, 0, 0.3), Ok(1.0));
-        assert_eq!(minimum_hits(0, 0.3, 1e-6), Ok(None));
         assert_eq!(ln_upper_tail(5_000, 5_000, 1e-3), Ok(5_000.0 * 1e-3_f64.ln()));
     }
 
@@ -428,11 +350,10 @@ mod tests {
     fn what_is_no_probability_is_refused() {
         assert_eq!(upper_tail(3, 4, 0.5), Err(BinomialError::Hits { hits: 4, trials: 3 }));
         for p in [-0.1, 1.1, f64::NAN] {
-            assert!(upper_tail(3, 2, p).is_err() && lower_tail(3, 2, p).is_err() && minimum_hits(3, p, 0.1).is_err());
+            assert!(upper_tail(3, 2, p).is_err() && lower_tail(3, 2, p).is_err());
         }
         for value in [0.0, 1.0, f64::NAN] {
-            assert!(wilson(1, 2, value).is_err() && clopper_pearson(1, 2, value).is_err());
-            assert!(minimum_hits(3, 0.1, value).is_err());
+            assert!(wilson(1, 2, value).is_err());
         }
         assert_eq!(wilson(0, 0, 0.95), Err(BinomialError::NoTrial));
     }

@@ -185,17 +185,6 @@ pub enum ProveError {
     Bundle(#[from] BundleError),
 }
 
-impl ProveError {
-    /// Whether the same proof may succeed when it is run again.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Preflight { source } => source.is_retryable(),
-            Self::CutShort(CutShort::Interrupted) => true,
-            _ => false,
-        }
-    }
-}
-
 /// Asks the leaves of `set` until the evidence decides, and returns the bundle whatever the outcome is.
 ///
 /// Every leaf is in `ledger`, on disk, before its key is sent. An answer without a reply counts for nothing and does not

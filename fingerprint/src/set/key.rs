@@ -4,7 +4,7 @@ use std::fmt;
 
 use protocol::{
     commitment::KeyLeaf,
-    ids::{CandidateIndex, CommitmentRoot, LeafIndex, SetRoot},
+    ids::{CandidateIndex, LeafIndex},
     matching::Candidate,
     merkle::MerklePath,
 };
@@ -106,24 +106,8 @@ pub struct Opening<'a> {
     pub drawn: CandidateIndex,
     /// From the key leaf to the root that was committed before the draw.
     pub key_path: MerklePath,
-    /// The root that `key_path` leads to.
-    pub root: CommitmentRoot,
     /// From the set leaf (with the drawn index) to the root of the drawn set.
     pub set_path: MerklePath,
-    /// The root that `set_path` leads to.
-    pub set_root: SetRoot,
-}
-
-impl Opening<'_> {
-    /// The opened leaf, as the trees hash it.
-    pub fn leaf(&self) -> KeyLeaf<'_> {
-        KeyLeaf { salt: self.salt, index: self.index, key: self.key_text, candidates: self.candidates }
-    }
-
-    /// The drawn candidate. The set checked its lists against the drawn range, so a set's opening always has one.
-    pub fn response(&self) -> Option<&Candidate> {
-        self.candidates.get(self.drawn.as_usize())
-    }
 }
 
 impl fmt::Debug for Opening<'_> {

@@ -1,6 +1,6 @@
-use fingerprint::set::{BeaconSource, Embedding, FingerprintSet, SetError, Stage, self_drawn_beacon};
+use fingerprint::set::{BeaconSource, Embedding, FingerprintSet, Opening, SetError, Stage, self_drawn_beacon};
 use protocol::{
-    commitment::{CommitmentError, verify_key_leaf, verify_set_leaf},
+    commitment::{CommitmentError, KeyLeaf, verify_key_leaf, verify_set_leaf},
     draw::draw_index,
     ids::{Beacon, LeafIndex, ManifestDigest, Tenant, TokenizerDigest},
     matching::Candidate,
@@ -72,11 +72,10 @@ fn a_second_commitment_is_refused() {
 
 #[test]
 fn only_a_drawn_set_is_embedded_or_opened() {
-    let index = LeafIndex::new(0);
     assert!(matches!(generated_set(2, 2).record_embedding(embedding()), Err(SetError::NotCommitted)));
     assert!(matches!(committed_set(2, 2).record_embedding(embedding()), Err(SetError::NotDrawn)));
-    assert!(matches!(generated_set(2, 2).opening(index), Err(SetError::NotCommitted)));
-    assert!(matches!(committed_set(2, 2).opening(index), Err(SetError::NotDrawn)));
+    assert!(matches!(generated_set(2, 2).openings(), Err(SetError::NotCommitted)));
+    assert!(matches!(committed_set(2, 2).openings(), Err(SetError::NotDrawn)));
 }
 
 #[test]
@@ -96,14 +95,14 @@ fn openings_prove_their_leaves_under_both_roots() {
         let openings = set.openings().unwrap();
         for index in (0..count).map(LeafIndex::new) {
             let opening = openings.open(index).unwrap();
-            assert_eq!((Some(opening.root), Some(opening.set_root)), (set.root(), set.set_root()));
-            assert_eq!(opening.response(), set.fingerprint(index).unwrap().response());
-            let leaf = opening.leaf();
-            verify_key_leaf(set.parameters(), &leaf, &opening.key_path, &opening.root).unwrap();
-            verify_set_leaf(set.parameters(), &leaf, opening.drawn, &opening.set_path, &opening.set_root).unwrap();
+            let Opening { salt, key_text: key, candidates, drawn, key_path, set_path, .. } = opening;
+            assert_eq!(Some(drawn), set.fingerprint(index).unwrap().drawn());
+            let leaf = KeyLeaf { salt, index, key, candidates };
+            verify_key_leaf(set.parameters(), &leaf, &key_path, &set.root().unwrap()).unwrap();
+            verify_set_leaf(set.parameters(), &leaf, drawn, &set_path, &set.set_root().unwrap()).unwrap();
         }
         let beyond = LeafIndex::new(count);
-        assert!(matches!(set.opening(beyond), Err(SetError::NoSuchFingerprint { index, .. }) if index == beyond));
+        assert!(matches!(openings.open(beyond), Err(SetError::NoSuchFingerprint { index, .. }) if index == beyond));
     }
 }
 

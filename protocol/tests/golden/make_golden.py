@@ -400,28 +400,9 @@ def intervals():
                 "trials": trials,
                 "confidence": confidence,
                 "wilson": [(-b - root_of) / (2 * a), (-b + root_of) / (2 * a)],
-                "clopper_pearson": exact_interval(hits, trials, confidence),
             }
         )
     return vectors
-
-
-def exact_interval(hits, trials, confidence):
-    side = (1 - confidence) / 2
-
-    def at_least(k, p):
-        return math.fsum(math.comb(trials, i) * p**i * (1 - p) ** (trials - i) for i in range(k, trials + 1))
-
-    def solve(rises):
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if rises(middle) else (low, middle)
-        return low
-
-    lower = 0.0 if hits == 0 else solve(lambda p: at_least(hits, p) < side)
-    upper = 1.0 if hits == trials else solve(lambda p: at_least(hits + 1, p) < 1 - side)
-    return [lower, upper]
 
 
 if __name__ == "__main__":
