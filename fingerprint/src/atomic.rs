@@ -20,13 +20,17 @@ pub(crate) enum Access {
     Public,
 }
 
-/// Writes `path`, in place of what was there. A symbolic link is followed: the file that it names is replaced.
+/// Writes `path`, in place of what was there. A symbolic link is followed: the file that it names is replaced. What is no
+/// file is refused: a rename would put a file in the place of `/dev/null`.
 pub(crate) fn replace(
     path: &Path,
     access: Access,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let target = if path.is_symlink() { fs::canonicalize(path)? } else { path.to_owned() };
+    if target.exists() && !target.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     let folder = folder_of(&target);
     let file = temporary(&folder, access)?;
     write_all(&file, write)?;
@@ -157,6 +161,19 @@ mod tests {
         assert_eq!(Reserved::new(&absent, Access::Public).unwrap_err().kind(), io::ErrorKind::NotFound);
         drop(Reserved::new(&folder.path().join("file"), Access::Public).unwrap());
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        for path in [path.as_path(), folder.path()] {
+            let error = replace(path, Access::Owner, |writer| writer.write_all(b"ours")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        }
+        assert_eq!(names(folder.path()), ["socket"]);
     }
 
     #[test]
