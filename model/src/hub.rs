@@ -3,6 +3,8 @@
 //! Downloads go into the Hub's usual cache (`HF_HOME`), in the layout that the Python tools share, and are resumed
 //! where they stopped. All files of a model come from one commit. A model that is in the cache loads offline.
 
+mod error;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -17,14 +19,16 @@ use hf_hub::{
         sync::{Api, ApiBuilder, ApiError, ApiRepo},
     },
 };
-use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::{
-    bundled::{self, BundledError},
-    checkpoint::{CheckpointError, INDEX, SINGLE, is_legal, shard_names, weight_files},
+    bundled,
+    checkpoint::{INDEX, SINGLE, is_legal, shard_names, weight_files},
     manifest::CONFIGURATION_FILES,
 };
+
+pub use self::error::HubError;
+use self::error::{Failure, failure};
 
 /// What stands for the model inside this program.
 pub const BUNDLED: &str = "bundled";
@@ -99,124 +103,6 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Why a reference does not lead to a model.
-#[derive(Debug, Error)]
-pub enum HubError {
-    /// Neither a folder nor a name on the Hub.
-    #[error("{reference:?} is neither a folder, nor org/name on the Hugging Face Hub, nor the word \"bundled\"")]
-    NoSuchModel {
-        /// What was asked for.
-        reference: String,
-    },
-    /// A file where a folder is needed.
-    #[error("{} is a file; name the folder that holds config.json and the weights", file.display())]
-    NotAFolder {
-        /// What was asked for.
-        file: PathBuf,
-    },
-    /// A GGUF where a folder is needed.
-    #[error("{} is a GGUF; turn it into a model folder first: hallmark model import {}", file.display(), file.display())]
-    Gguf {
-        /// What was asked for.
-        file: PathBuf,
-    },
-    /// The Hub does not show such a model to this user.
-    #[error(
-        "there is no folder {name} here, and the Hub has no such model or it is private; \
-         check the name, or set HF_TOKEN to a token that may read it"
-    )]
-    Unknown {
-        /// Model on the Hub.
-        name: String,
-    },
-    /// The model's files need an accepted licence.
-    #[error("{name} is gated; accept its terms at {HUB}/{name} and set HF_TOKEN to a token of that account")]
-    Gated {
-        /// Model on the Hub.
-        name: String,
-    },
-    /// The model has no weights that can be read.
-    #[error("{name} has no safetensors weights{}", gguf_hint(gguf.as_deref()))]
-    NoSafetensors {
-        /// Model on the Hub.
-        name: String,
-        /// A GGUF that it has instead.
-        gguf: Option<String>,
-    },
-    /// A file that every model has is absent.
-    #[error("{name} has no {file}, so it cannot be used")]
-    NoFile {
-        /// Model on the Hub.
-        name: String,
-        /// File that is absent.
-        file: String,
-    },
-    /// The index of a split checkpoint cannot be used.
-    #[error(transparent)]
-    Index(CheckpointError),
-    /// The Hub cannot be reached, and the cache does not hold the model.
-    #[error(
-        "the Hub cannot be reached and the cache does not hold all of {name}; \
-         connect this machine, or name a folder, or \"bundled\""
-    )]
-    Offline {
-        /// Model on the Hub.
-        name: String,
-        /// What the connection failed with; `None` when the network was switched off.
-        #[source]
-        source: Option<ApiError>,
-    },
-    /// The Hub refuses for now.
-    #[error("the Hub asks this address to wait before it gives {name}; try again in a few minutes, or set HF_TOKEN")]
-    RateLimited {
-        /// Model on the Hub.
-        name: String,
-    },
-    /// A partial download does not fit the file any more.
-    #[error("the partial download of {file} cannot be continued; remove {} and try again", partial.display())]
-    BrokenPartial {
-        /// File that was fetched.
-        file: String,
-        /// Pattern of the files to remove.
-        partial: PathBuf,
-    },
-    /// Another process is fetching the same file.
-    #[error("another process is fetching {file} of {name}; wait for it and try again")]
-    Locked {
-        /// Model on the Hub.
-        name: String,
-        /// File that is being fetched.
-        file: String,
-    },
-    /// Anything else, after all attempts.
-    #[error("failed to fetch {file} of {name}; what arrived is kept, so trying again continues")]
-    Fetch {
-        /// Model on the Hub.
-        name: String,
-        /// File that was fetched, or "the list of files".
-        file: String,
-        /// What hf-hub said.
-        #[source]
-        source: ApiError,
-    },
-    /// The bundled model could not be written to the cache.
-    #[error(transparent)]
-    Bundled(#[from] BundledError),
-}
-
-fn gguf_hint(gguf: Option<&str>) -> String {
-    gguf.map_or_else(String::new, |file| {
-        format!("; fetch {file} and turn it into a model folder: hallmark model import {file}")
-    })
-}
-
-impl HubError {
-    /// Whether the same call may succeed later without any change.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Offline { .. } | Self::RateLimited { .. } | Self::Locked { .. } | Self::Fetch { .. })
-    }
-}
-
 /// The folder of a model: an existing one, the bundled one, or one that is fetched from the Hub if need be.
 ///
 /// `org/name@revision` names a branch, tag or commit. An existing folder wins over a name on the Hub.
@@ -268,41 +154,6 @@ impl<'a> HubName<'a> {
 
     fn repo(&self, revision: &str) -> Repo {
         Repo::with_revision(self.name.to_owned(), RepoType::Model, revision.to_owned())
-    }
-}
-
-/// What an error of hf-hub means.
-enum Failure {
-    Status(u16),
-    /// The network, the server, or the connection between them.
-    Transient,
-    BrokenPartial,
-    Locked,
-    Other,
-}
-
-fn failure(error: &ApiError) -> Failure {
-    match error {
-        ApiError::RequestError(error) => match error.as_ref() {
-            // The partial file is already complete, or longer than the file.
-            ureq::Error::StatusCode(416) => Failure::BrokenPartial,
-            ureq::Error::StatusCode(status @ (408 | 500..=599)) => {
-                tracing::debug!("the Hub answered {status}");
-                Failure::Transient
-            }
-            ureq::Error::StatusCode(status) => Failure::Status(*status),
-            ureq::Error::Io(_)
-            | ureq::Error::Timeout(_)
-            | ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed
-            | ureq::Error::Protocol(_) => Failure::Transient,
-            _ => Failure::Other,
-        },
-        // A connection that ends inside a body arrives as an I/O error of the copy.
-        ApiError::IoError(error) if error.kind() != std::io::ErrorKind::StorageFull => Failure::Transient,
-        ApiError::InvalidResume => Failure::BrokenPartial,
-        ApiError::LockAcquisition(_) => Failure::Locked,
-        _ => Failure::Other,
     }
 }
 
