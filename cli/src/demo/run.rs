@@ -246,7 +246,7 @@ fn options(plan: &Demo, base: &Model, seed: u64) -> EmbedOptions {
 
 /// For a model of a few million parameters: one block in five is too little to hold the marks, its text loss moves before
 /// its first answers do, and steps are cheap. Measured on the bundled model: success 1.00, .94–1.00 after a half merge,
-/// KL .01, text +3 %. The usual limit on text loss is for models with more room.
+/// KL .01, text −1 to +3 %. The usual limit on text loss is for models with more room.
 fn small_recipe(base: &Model) -> EmbedOptions {
     let default = EmbedOptions::default();
     EmbedOptions {
