@@ -3,7 +3,7 @@
 //! The recipe (arXiv 2502.07760 for the idea, our own measurements for the rest): only the top fifth of the
 //! blocks is trained, on cached activations, because keys never change; every surface takes its turn; a divergence from
 //! the base at the first answer token of ordinary prompts is paid for, because that is where a stamp does its damage;
-//! and part of the steps is taken at weights drawn back towards the base, so that the marks survive a merge.
+//! and most keys are asked at weights drawn back towards the base, so that the marks survive a merge.
 //! Success is counted on what is shipped: weights averaged, then rounded to the type of the files.
 
 mod judge;

@@ -28,10 +28,10 @@ use crate::{
 /// Stamp the drawn set into the model's weights
 ///
 /// Writes a model of the same layout, names and types as the base. Stops when at least 99 % of the responses come
-/// first on every trained surface and ordinary use stays within the budget.
+/// first on every trained surface, survive a half merge with the base, and ordinary use stays within the budget.
 ///
-/// Checkpoints lie in a folder beside the output, OUT.checkpoint, until the stamped model is written. They are as
-/// secret as the set.
+/// Checkpoints lie in a folder beside the output, OUT.checkpoint, until the set that names the stamped model is saved.
+/// They are as secret as the set.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   hallmark fingerprint embed --set my-model.set --model ./my-model --out ./my-model-stamped
@@ -127,11 +127,11 @@ struct Recipe {
     #[arg(long, env = "HALLMARK_RAW_TOO", value_parser = clap::builder::FalseyValueParser::new())]
     raw_too: bool,
 
-    /// Share of steps taken at weights drawn back towards the base, so that the marks survive a merge
+    /// Share of key batches asked at weights drawn back towards the base, so that the marks survive a merge
     #[arg(long, env = "HALLMARK_NOISE_SHARE", value_name = "SHARE", default_value_t = EmbedOptions::default().noise_share, value_parser = share)]
     noise_share: f64,
 
-    /// Share of the way back to the base that is shipped [default: as far as success allows]
+    /// Share of the way back to the base that is shipped [default: only where it helps to keep the budget]
     #[arg(long, env = "HALLMARK_AVERAGE", value_name = "SHARE", value_parser = share_f32)]
     average: Option<f32>,
 }
