@@ -41,10 +41,11 @@ pub struct Report {
     pub other_candidates: u32,
     /// Other replies.
     pub outside: u32,
-    /// Of these, answers without a reply: a status that is no success, a body that is no completion, or nothing at all.
-    pub failed: u32,
-    /// Of these, replies without any text. Many of them say that the server is misused rather than that the model is another.
+    /// Of the other replies, those without any text. Many of them say that the server is misused rather than that the model is another.
     pub empty: u32,
+    /// Answers without a reply: a status that is no success, a body that is no completion, or nothing at all. They count
+    /// on neither side.
+    pub failed: u32,
     /// Decimal logarithm of the evidence for ownership, at the end.
     pub log10_e: f64,
     /// The same after each query.

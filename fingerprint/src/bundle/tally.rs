@@ -36,23 +36,29 @@ impl Tally {
         Ok(Self { process, share: share_of_alpha(test.start), queries: 0, empty: 0, failed: 0, failed_in_a_row: 0 })
     }
 
-    /// Counts one reply, or that there was none: then nothing matches, and the answer is worth nothing for ownership.
+    /// Counts one reply, or that there was none: that is evidence for neither side.
     pub(super) fn observe(
         &mut self,
         matched: Option<CandidateIndex>,
         drawn: CandidateIndex,
         reply: Option<&str>,
     ) -> FactorsRecord {
-        let factors = self.process.observe(Reply::of(matched, drawn));
+        let (forward, reverse) = match reply {
+            Some(_) => {
+                let factors = self.process.observe(Reply::of(matched, drawn));
+                (factors.forward, factors.reverse)
+            }
+            None => (1.0, 1.0),
+        };
         // A set has fewer leaves than this, and each is asked once.
         self.queries = self.queries.saturating_add(1);
         self.empty = self.empty.saturating_add(u32::from(reply.is_some_and(|reply| reply.trim().is_empty())));
         self.failed = self.failed.saturating_add(u32::from(reply.is_none()));
         self.failed_in_a_row = if reply.is_none() { self.failed_in_a_row.saturating_add(1) } else { 0 };
         FactorsRecord {
-            log10_factor: Rounded::new(factors.forward.log10()),
+            log10_factor: Rounded::new(forward.log10()),
             log10_e: Rounded::new(self.process.log10_e()),
-            log10_reverse_factor: Rounded::new(factors.reverse.log10()),
+            log10_reverse_factor: Rounded::new(reverse.log10()),
             log10_reverse: Rounded::new(self.process.log10_reverse()),
         }
     }

@@ -108,13 +108,18 @@ fn retold(bundle: &mut Value) {
     for (query, position) in bundle["queries"].as_array_mut().unwrap().iter_mut().zip(start..) {
         let index = |value: &Value| value.as_u64().map(|index| CandidateIndex::new(u16::try_from(index).unwrap()));
         let drawn = index(&query["opening"]["drawn"]).unwrap();
-        let factors = process.observe(Reply::of(index(&query["matched"]), drawn));
-        failed += u32::from(query["status"] != 200);
+        let (forward, reverse) = if query["status"] == 200 {
+            let factors = process.observe(Reply::of(index(&query["matched"]), drawn));
+            (factors.forward, factors.reverse)
+        } else {
+            failed += 1;
+            (1.0, 1.0)
+        };
         query["position"] = json!(position);
         query["factors"] = json!({
-            "log10_factor": digits(factors.forward.log10()),
+            "log10_factor": digits(forward.log10()),
             "log10_e": digits(process.log10_e()),
-            "log10_reverse_factor": digits(factors.reverse.log10()),
+            "log10_reverse_factor": digits(reverse.log10()),
             "log10_reverse": digits(process.log10_reverse()),
         });
     }
@@ -127,7 +132,7 @@ fn retold(bundle: &mut Value) {
     let bound = (process.error_bound() / share_of_alpha(start)).log10().min(0.0);
     let verdict = bundle["verdict"].as_object_mut().unwrap();
     verdict["outcome"] = json!(outcome);
-    verdict["queries"] = json!(counts.drawn + counts.other_candidate + counts.outside);
+    verdict["queries"] = json!(counts.drawn + counts.other_candidate + counts.outside + failed);
     verdict["drawn"] = json!(counts.drawn);
     verdict["other_candidates"] = json!(counts.other_candidate);
     verdict["outside"] = json!(counts.outside);
