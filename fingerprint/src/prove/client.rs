@@ -10,6 +10,7 @@ use reqwest::{
     redirect::Policy,
 };
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
@@ -37,7 +38,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct ClientOptions {
     /// Base URL, with or without `/v1`.
     pub base_url: Url,
-    /// Sent as a bearer token. It appears in no log, error or bundle.
+    /// Sent as a bearer token. It appears in no log or error, nor in a bundle when the server repeats it.
     pub api_key: Option<SecretString>,
     /// Proxy for both schemes. The environment's proxy settings are not read here.
     pub proxy: Option<Url>,
@@ -198,6 +199,9 @@ impl Client {
 
     /// What may be kept of an answer without a reply.
     fn beginning(&self, mut body: String) -> String {
+        if self.repeats_api_key(&body) {
+            return String::new();
+        }
         body.truncate(body.floor_char_boundary(UNUSABLE_BYTES));
         if self.repeats_api_key(&body) { String::new() } else { body }
     }
@@ -206,7 +210,9 @@ impl Client {
     fn repeats_api_key(&self, text: &str) -> bool {
         let Some(key) = self.options.api_key.as_ref().map(|key| key.expose_secret().trim()) else { return false };
         let cut = |length: usize| key.get(..length).is_some_and(|start| text.ends_with(start));
-        holds(text, key) || (SHORTEST_KEY..key.len()).any(cut)
+        // In JSON every character can also be written as an escape.
+        let told = serde_json::from_str(text).is_ok_and(|value| any_string(&value, &|string| holds(string, key)));
+        told || holds(text, key) || (SHORTEST_KEY..key.len()).any(cut)
     }
 
     fn join(&self, call: &str) -> Url {
@@ -425,6 +431,15 @@ fn location_host(url: &Url, header: &HeaderValue) -> Option<String> {
 
 /// Shorter keys are placeholders such as `x`, which any text may hold.
 const SHORTEST_KEY: usize = 8;
+
+fn any_string(value: &Value, wanted: &dyn Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => wanted(text),
+        Value::Array(items) => items.iter().any(|item| any_string(item, wanted)),
+        Value::Object(fields) => fields.iter().any(|(name, field)| wanted(name) || any_string(field, wanted)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
 
 /// Whether a text repeats a key.
 fn holds(text: &str, key: &str) -> bool {

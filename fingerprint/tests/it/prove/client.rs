@@ -227,15 +227,17 @@ async fn secrets_that_a_server_quotes_stay_out_of_errors() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answer_that_repeats_the_api_key_is_not_recorded() {
-    let server = Server::start(|_, seen| {
-        let key = seen.headers["authorization"].to_str().unwrap();
-        json_response(&json!({ "choices": [{ "message": { "content": "a" } }], "debug": key }))
-    })
-    .await;
-    let mut client =
-        client(ClientOptions { api_key: Some(SecretString::from(API_KEY)), ..options(server.url.clone()) });
-    let error = ask(&mut client).await.unwrap_err();
-    assert!(matches!(error, ClientError::EchoesApiKey { .. }), "{error:?}");
+    for first in ["s", "\\u0073"] {
+        let server = Server::start(move |_, seen| {
+            let key = seen.headers["authorization"].to_str().unwrap().replacen("s", first, 1);
+            format!(r#"{{"choices":[{{"message":{{"content":"a"}}}}],"debug":["{key}"]}}"#).into_response()
+        })
+        .await;
+        let mut client =
+            client(ClientOptions { api_key: Some(SecretString::from(API_KEY)), ..options(server.url.clone()) });
+        let error = ask(&mut client).await.unwrap_err();
+        assert!(matches!(error, ClientError::EchoesApiKey { .. }), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
