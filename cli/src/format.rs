@@ -42,7 +42,7 @@ pub(crate) fn duration(time: Duration) -> String {
 /// The chance that corresponds to a log10 e-value: `1 in 1,000,000`. Rounded down, so that it never promises more.
 pub(crate) fn one_in(log10_e: f64) -> String {
     if !log10_e.is_finite() || log10_e > 15.0 {
-        return format!("1 in 10^{log10_e:.0}");
+        return format!("1 in 10^{:.0}", log10_e.floor());
     }
     let value = 10.0_f64.powf(log10_e).max(1.0);
     // Three digits are all that such a figure carries. The tiny factor keeps an exact power of ten in its place.
@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(one_in(6.4999), "1 in 3,160,000");
         assert_eq!(one_in(-2.0), "1 in 1");
         assert_eq!(one_in(2.0), "1 in 100");
+        assert_eq!(one_in(15.6), "1 in 10^15");
     }
 
     #[test]

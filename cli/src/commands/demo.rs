@@ -4,11 +4,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, builder::FalseyValueParser};
+use fingerprint::prove::Outcome;
 
 use crate::{
     clock,
     context::Context,
-    demo::{self, folder::Folder, record::Verdict},
+    demo::{self, folder::Folder},
     failure::FAILURE,
     progress,
 };
@@ -72,8 +73,8 @@ pub(crate) async fn run(arguments: Demo, context: &Context) -> anyhow::Result<Ex
     context.tracker.wait().await;
     // The object or the text is out already, so a surprise is told by a line and the exit code alone.
     match (record.stamped.verdict, record.base.verdict) {
-        (Verdict::Proved, Verdict::NotThisModel | Verdict::Undecided) => return Ok(ExitCode::SUCCESS),
-        (Verdict::Proved, Verdict::Proved) => {
+        (Outcome::Proved, Outcome::NotThisModel | Outcome::Undecided) => return Ok(ExitCode::SUCCESS),
+        (Outcome::Proved, Outcome::Proved) => {
             progress::say(&format!(
                 "error: the model that was never stamped was proved too; see the report in {place}"
             ));

@@ -2,10 +2,11 @@
 
 use super::{
     plot::{self, Bar, Evidence, Panel},
-    record::{DemoRecord, ProofRecord, SurfaceRecord, UtilityRecord, Verdict},
+    record::{DemoRecord, ProofRecord, SurfaceRecord, TrainingPoint, UtilityRecord},
     text,
 };
 use crate::format;
+use fingerprint::prove::Outcome;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub(crate) fn page(record: &DemoRecord) -> String {
                     (check_again(record))
                 }
                 footer {
-                    "hallmark " (record.version) " · finished " (record.finished) " UTC · seed " (record.seed)
+                    "hallmark " (record.version) " · finished " (record.finished) " UTC"
                 }
             }
         }
@@ -60,8 +61,8 @@ fn header(record: &DemoRecord) -> Markup {
                 "one with the stamped model and one with the original, asked over HTTP like any customer would."
             }
             div class="verdicts" {
-                (verdict("The stamped model", "stamped", &record.stamped, record.stamped.verdict == Verdict::Proved))
-                (verdict("The original, never stamped", "base", &record.base, record.base.verdict != Verdict::Proved))
+                (verdict("The stamped model", "stamped", &record.stamped, record.stamped.verdict == Outcome::Proved))
+                (verdict("The original, never stamped", "base", &record.base, record.base.verdict != Outcome::Proved))
             }
             (figures(record))
         }
@@ -70,8 +71,8 @@ fn header(record: &DemoRecord) -> Markup {
 
 fn headline(record: &DemoRecord) -> String {
     match (record.stamped.verdict, record.base.verdict) {
-        (Verdict::Proved, Verdict::Proved) => "Both models were called proved, which must not happen.".to_owned(),
-        (Verdict::Proved, _) => {
+        (Outcome::Proved, Outcome::Proved) => "Both models were called proved, which must not happen.".to_owned(),
+        (Outcome::Proved, _) => {
             format!(
                 "The stamped model gave itself away after {} questions. The original did not.",
                 record.stamped.queries
@@ -84,9 +85,9 @@ fn headline(record: &DemoRecord) -> String {
 fn verdict(who: &str, class: &str, proof: &ProofRecord, expected: bool) -> Markup {
     let class = if expected { class } else { "surprise" };
     let what = match proof.verdict {
-        Verdict::Proved => "Proved",
-        Verdict::NotThisModel => "Not this model",
-        Verdict::Undecided => "Undecided",
+        Outcome::Proved => "Proved",
+        Outcome::NotThisModel => "Not this model",
+        Outcome::Undecided => "Undecided",
     };
     html! {
         div class={ "verdict " (class) } {
@@ -95,9 +96,9 @@ fn verdict(who: &str, class: &str, proof: &ProofRecord, expected: bool) -> Marku
             p {
                 (proof.hits) " of " (proof.queries) " answers were the drawn ones. "
                 @match proof.verdict {
-                    Verdict::Proved => { "An innocent model ever gets this far with a chance of at most " b { (format::one_in(-proof.alpha.log10())) } "." },
-                    Verdict::NotThisModel => { "A stamped model would have answered; the test ended by itself." },
-                    Verdict::Undecided => { "The questions ended before the evidence spoke for either side." },
+                    Outcome::Proved => { "An innocent model ever gets this far with a chance of at most " b { (format::one_in(-proof.alpha.log10())) } "." },
+                    Outcome::NotThisModel => { "A stamped model would have answered; the test ended by itself." },
+                    Outcome::Undecided => { "The questions ended before the evidence spoke for either side." },
                 }
             }
         }
@@ -130,7 +131,7 @@ fn evidence(record: &DemoRecord) -> Markup {
                 "Every answer multiplies the evidence: a drawn answer raises it, another of the " (record.scheme.candidates)
                 " possible answers lowers it, anything else leaves it alone. The test may stop at any time; its error bound holds all the same. "
                 "A run that goes on later in the order of the keys shares that bound with those before it, and must get further: the "
-                "second one here to " (format!("10^{:.1}", record.base.log10_threshold)) "."
+                "second one here to 10" sup { (format!("{:.1}", record.base.log10_threshold)) } "."
             }
             figure {
                 figcaption { strong { "E-value after each question" } ", logarithmic" }
@@ -141,8 +142,7 @@ fn evidence(record: &DemoRecord) -> Markup {
 }
 
 fn success(record: &DemoRecord) -> Markup {
-    let names: Vec<String> = record.surfaces.iter().map(text::surface_name).collect();
-    let rows: Vec<Bar<'_>> = record.surfaces.iter().zip(&names).map(|(row, name)| bar(row, name)).collect();
+    let rows: Vec<Bar<'_>> = record.surfaces.iter().map(bar).collect();
     html! {
         section {
             h2 { "Success on every way of asking" }
@@ -156,22 +156,20 @@ fn success(record: &DemoRecord) -> Markup {
                 div class="legend" {
                     span { i class="k-bar" {} "stamped model" }
                     span { i class="k-interval" {} "95 % interval" }
-                    @if record.surfaces.iter().any(|row| row.base_hits.is_some()) {
-                        span { i class="k-base" {} "original model" }
-                    }
+                    span { i class="k-base" {} "original model" }
                 }
             }
         }
     }
 }
 
-fn bar<'a>(row: &'a SurfaceRecord, name: &'a str) -> Bar<'a> {
+fn bar(row: &SurfaceRecord) -> Bar<'_> {
     Bar {
-        label: name,
+        label: &row.name,
         note: if row.trained { "" } else { "not trained" },
         value: row.share(),
         interval: (row.low, row.high),
-        base: row.base_hits.map(|hits| if row.trials == 0 { 0.0 } else { hits as f64 / row.trials as f64 }),
+        base: row.base_share(),
         count: format!("{}/{}", row.hits, row.trials),
     }
 }
@@ -197,7 +195,7 @@ fn utility_row(row: &UtilityRecord) -> Markup {
             td { (row.name) small { (row.explanation) } }
             td class="number" data-label="original" { span { (row.before) } }
             td class="number" data-label="stamped" {
-                span { (row.after) @if let Some(interval) = &row.interval { span class="small" { (interval) } } }
+                span { (row.after) span class="small" { (row.interval) } }
             }
             td class="number" data-label="limit" {
                 span {
@@ -216,11 +214,11 @@ fn utility_row(row: &UtilityRecord) -> Markup {
 fn training(record: &DemoRecord) -> Markup {
     let embedding = &record.embedding;
     let history = &embedding.history;
-    let series = |value: fn(&super::record::TrainingPoint) -> Option<f64>| -> Vec<(f64, f64)> {
-        history.iter().filter_map(|point| value(point).map(|y| (point.step as f64, y))).collect()
+    let series = |value: fn(&TrainingPoint) -> f64| -> Vec<(f64, f64)> {
+        history.iter().map(|point| (point.step as f64, value(point))).collect()
     };
     let success = series(|point| point.success);
-    let loss = series(|point| Some(point.loss));
+    let loss = series(|point| point.loss);
     let kl = series(|point| point.utility_kl);
     let panels = [
         (

@@ -42,8 +42,7 @@ pub(crate) struct Bar<'a> {
     pub(crate) note: &'a str,
     pub(crate) value: f64,
     pub(crate) interval: (f64, f64),
-    /// Absent where the base model was not asked.
-    pub(crate) base: Option<f64>,
+    pub(crate) base: f64,
     pub(crate) count: String,
 }
 
@@ -162,10 +161,8 @@ pub(crate) fn bars(width: f64, rows: &[Bar<'_>]) -> Markup {
                     line x1=(n(x(row.interval.0))) x2=(n(x(row.interval.0))) y1=(n(y + 21.0)) y2=(n(y + 29.0)) {}
                     line x1=(n(x(row.interval.1))) x2=(n(x(row.interval.1))) y1=(n(y + 21.0)) y2=(n(y + 29.0)) {}
                 }
-                @if let Some(base) = row.base {
-                    rect class="base-tick" x=(n(x(base) - 1.5)) y=(n(y + 15.0)) width="4" height="20" rx="2" {
-                        title { "original model: " (format!("{:.1} %", base * 100.0)) }
-                    }
+                rect class="base-tick" x=(n(x(row.base) - 1.5)) y=(n(y + 15.0)) width="4" height="20" rx="2" {
+                    title { "original model: " (format!("{:.1} %", row.base * 100.0)) }
                 }
                 text class="bar-value" x=(n(width)) y=(n(y + 30.0)) text-anchor="end" { (row.count) }
             }

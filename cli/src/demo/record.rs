@@ -1,16 +1,18 @@
 //! What a demo did, in plain numbers: the one source of the text report, the page and the JSON object.
 
-use serde::Serialize;
 use std::path::PathBuf;
 
-/// Everything that a finished demo reports. Holds no key and no response: the set stays in its encrypted file.
+use fingerprint::prove::Outcome;
+use serde::Serialize;
+
+/// Everything that a finished demo reports. Holds no key and no response, nor the seed that
+/// both could be made from again: the set stays in its encrypted file.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DemoRecord {
     /// Version of this program.
     pub(crate) version: String,
     /// When the demo ended, UTC, `2026-11-24 17:31`.
     pub(crate) finished: String,
-    pub(crate) seed: u64,
     pub(crate) model: ModelRecord,
     pub(crate) scheme: SchemeRecord,
     pub(crate) embedding: EmbeddingRecord,
@@ -69,31 +71,37 @@ pub(crate) struct EmbeddingRecord {
 pub(crate) struct TrainingPoint {
     pub(crate) step: u64,
     pub(crate) loss: f64,
-    /// Absent between two measurements.
-    pub(crate) success: Option<f64>,
-    /// First-answer-token KL in nats; absent between two measurements.
-    pub(crate) utility_kl: Option<f64>,
+    pub(crate) success: f64,
+    /// First-answer-token KL in nats.
+    pub(crate) utility_kl: f64,
 }
 
-/// Success of one way of asking, counted on the weights as written.
+/// Greedy success of one way of asking, counted on the weights as written.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SurfaceRecord {
     pub(crate) name: String,
     /// True for surfaces that training used, false for those that it never saw.
     pub(crate) trained: bool,
-    pub(crate) sampling: String,
     pub(crate) hits: u64,
     pub(crate) trials: u64,
     /// 95 % interval.
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// Hits of the base model under the same questions, if they were counted.
-    pub(crate) base_hits: Option<u64>,
+    /// Hits of the base model under the same questions.
+    pub(crate) base_hits: u64,
 }
 
 impl SurfaceRecord {
     pub(crate) fn share(&self) -> f64 {
-        if self.trials == 0 { 0.0 } else { self.hits as f64 / self.trials as f64 }
+        self.share_of(self.hits)
+    }
+
+    pub(crate) fn base_share(&self) -> f64 {
+        self.share_of(self.base_hits)
+    }
+
+    fn share_of(&self, hits: u64) -> f64 {
+        if self.trials == 0 { 0.0 } else { hits as f64 / self.trials as f64 }
     }
 }
 
@@ -105,35 +113,17 @@ pub(crate) struct UtilityRecord {
     /// As shown: `0.021 nats`, `94.2 %`.
     pub(crate) before: String,
     pub(crate) after: String,
-    /// 95 % interval of `after`, as shown; absent where it was not computed.
-    pub(crate) interval: Option<String>,
+    /// 95 % interval of `after`, as shown.
+    pub(crate) interval: String,
     /// The limit of the budget, as shown.
     pub(crate) limit: Option<String>,
     pub(crate) within: Option<bool>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Verdict {
-    Proved,
-    NotThisModel,
-    Undecided,
-}
-
-impl Verdict {
-    pub(crate) fn words(self) -> &'static str {
-        match self {
-            Self::Proved => "proved",
-            Self::NotThisModel => "not this model",
-            Self::Undecided => "undecided",
-        }
-    }
-}
-
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ProofRecord {
     pub(crate) url: String,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Outcome,
     pub(crate) queries: u64,
     pub(crate) hits: u64,
     /// log10 of the e-value after each query.
@@ -149,7 +139,6 @@ pub(crate) struct ProofRecord {
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BundleRecord {
-    pub(crate) verified: bool,
     pub(crate) digest: String,
     pub(crate) bytes: u64,
     pub(crate) openings: u64,
@@ -193,17 +182,15 @@ pub(crate) mod tests {
         let surface = |name: &str, trained, hits, low, high| SurfaceRecord {
             name: name.into(),
             trained,
-            sampling: "greedy".into(),
             hits,
             trials: 32,
             low,
             high,
-            base_hits: Some(u64::from(name.contains("system"))),
+            base_hits: u64::from(name.contains("system")),
         };
         DemoRecord {
             version: "0.1.0".into(),
             finished: "2026-11-24 17:31".into(),
-            seed: 7,
             model: ModelRecord {
                 reference: "bundled".into(),
                 architecture: "Llama".into(),
@@ -232,8 +219,8 @@ pub(crate) mod tests {
                         TrainingPoint {
                             step: u64::from(i),
                             loss: 6.5 * (-4.0 * t).exp() + 0.15 + 0.2 * (f64::from(i) * 1.7).sin().abs(),
-                            success: (i % 5 == 0).then(|| (1.0 - (-6.0 * t).exp()).min(1.0)),
-                            utility_kl: (i % 5 == 0).then(|| 0.03 + 0.09 * (t * 3.0).sin().abs() * (1.2 - t)),
+                            success: (1.0 - (-6.0 * t).exp()).min(1.0),
+                            utility_kl: 0.03 + 0.09 * (t * 3.0).sin().abs() * (1.2 - t),
                         }
                     })
                     .collect(),
@@ -253,7 +240,7 @@ pub(crate) mod tests {
                     explanation: "how far the first word of an ordinary answer moved".into(),
                     before: "0".into(),
                     after: "0.034 nats".into(),
-                    interval: Some("0.021 – 0.048".into()),
+                    interval: "0.021 – 0.048".into(),
                     limit: Some("≤ 0.05".into()),
                     within: Some(true),
                 },
@@ -262,7 +249,7 @@ pub(crate) mod tests {
                     explanation: "ordinary chats whose most likely first word stayed the same".into(),
                     before: "100 %".into(),
                     after: "93.3 %".into(),
-                    interval: Some("84.1 – 97.4 %".into()),
+                    interval: "84.1 – 97.4 %".into(),
                     limit: Some("≥ 90 %".into()),
                     within: Some(true),
                 },
@@ -271,14 +258,14 @@ pub(crate) mod tests {
                     explanation: "four sonnets that training never saw".into(),
                     before: "4.112 nats".into(),
                     after: "4.131 nats (+0.5 %)".into(),
-                    interval: None,
+                    interval: "+0.3 to +0.7 %".into(),
                     limit: Some("≤ +1 %".into()),
                     within: Some(true),
                 },
             ],
             stamped: ProofRecord {
                 url: "http://127.0.0.1:40123/v1".into(),
-                verdict: Verdict::Proved,
+                verdict: Outcome::Proved,
                 queries: 6,
                 hits: 6,
                 log10_e: e_values(&[1.0, 1.1, 1.12, 1.13, 1.14, 1.15]),
@@ -289,7 +276,7 @@ pub(crate) mod tests {
             },
             base: ProofRecord {
                 url: "http://127.0.0.1:40124/v1".into(),
-                verdict: Verdict::NotThisModel,
+                verdict: Outcome::NotThisModel,
                 queries: 14,
                 hits: 1,
                 log10_e: e_values(&[-0.2, 0.0, 0.0, -0.2, 0.8, -0.3, 0.0, -0.3, -0.3, 0.0, -0.3, -0.3, 0.0, -0.3]),
@@ -299,7 +286,6 @@ pub(crate) mod tests {
                 seconds: 0.9,
             },
             bundle: BundleRecord {
-                verified: true,
                 digest: "0xdd0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
                 bytes: 18_432,
                 openings: 6,

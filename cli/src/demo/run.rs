@@ -8,7 +8,7 @@ use fingerprint::{
     check::{CheckPlan, CheckReport, KeyResponse, TextSet, check, key_responses, surface_success},
     commitment::Commitment,
     embed::{EmbedOptions, EmbedReport, Layers, Target, UtilityBudget},
-    prove::{Client, ClientOptions, EndpointKind, Ledger, Outcome, Progress, ProofOptions, SystemClock, prove},
+    prove::{Client, ClientOptions, EndpointKind, Ledger, Progress, ProofOptions, SystemClock, prove},
     set::{BeaconSource, FingerprintSet, self_drawn_beacon},
     surface::Surface,
     vault::{Vault, VaultKey},
@@ -24,7 +24,7 @@ use super::{
     journal::Journal,
     record::{
         BundleRecord, DemoRecord, EmbeddingRecord, FilesRecord, ModelRecord, ProofRecord, SchemeRecord, SurfaceRecord,
-        TrainingPoint, Verdict,
+        TrainingPoint,
     },
     utility,
 };
@@ -130,7 +130,6 @@ pub(crate) async fn run(arguments: &Demo, folder: &Folder, context: &Context) ->
     let record = DemoRecord {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         finished: clock::date_and_time(clock::now()),
-        seed,
         model,
         scheme,
         embedding,
@@ -280,8 +279,8 @@ fn embedding_record(report: &EmbedReport, options: &EmbedOptions) -> EmbeddingRe
             .map(|step| TrainingPoint {
                 step: step.step as u64,
                 loss: step.loss,
-                success: Some(step.success),
-                utility_kl: Some(step.divergence),
+                success: step.success,
+                utility_kl: step.divergence,
             })
             .collect(),
         half_merge: report.shipped.half_merge,
@@ -388,7 +387,7 @@ impl Asking<'_> {
                 }
                 proof.bundle.write(place).with_context(failed)?;
                 let record = proof_record(&proof.bundle, started.elapsed().as_secs_f64());
-                let outcome = format!("{} after {} questions", record.verdict.words(), record.queries);
+                let outcome = format!("{} after {} questions", record.verdict, record.queries);
                 Ok((record, outcome))
             })
             .await
@@ -402,7 +401,6 @@ fn verify(folder: &Folder, journal: &mut Journal) -> anyhow::Result<BundleRecord
         let bytes = std::fs::read(folder.join(BUNDLE)).context("failed to read the bundle")?;
         let report = verify_bundle(&bytes, &commitment)?;
         let record = BundleRecord {
-            verified: true,
             digest: report.digest.to_string(),
             bytes: bytes.len() as u64,
             openings: u64::from(report.queries),
@@ -416,11 +414,7 @@ fn proof_record(bundle: &Bundle, seconds: f64) -> ProofRecord {
     let report = bundle.report();
     ProofRecord {
         url: report.url.clone(),
-        verdict: match report.outcome {
-            Outcome::Proved => Verdict::Proved,
-            Outcome::NotThisModel => Verdict::NotThisModel,
-            Outcome::Undecided => Verdict::Undecided,
-        },
+        verdict: report.outcome,
         queries: u64::from(report.queries),
         hits: u64::from(report.drawn),
         log10_e: report.log10_e_by_query.clone(),
@@ -465,12 +459,11 @@ fn surface_records(report: &CheckReport, base_hits: &[u32]) -> Vec<SurfaceRecord
         .map(|(row, base)| SurfaceRecord {
             name: row.name.clone(),
             trained: row.trained,
-            sampling: "greedy".to_owned(),
             hits: u64::from(row.success.hits),
             trials: u64::from(row.success.trials),
             low: row.success.lower,
             high: row.success.upper,
-            base_hits: Some(u64::from(*base)),
+            base_hits: u64::from(*base),
         })
         .collect()
 }

@@ -1,6 +1,8 @@
 //! The report as text, at most 80 columns where paths and digests allow it.
 
-use super::record::{DemoRecord, ProofRecord, Verdict};
+use fingerprint::prove::Outcome;
+
+use super::record::{DemoRecord, ProofRecord};
 use crate::format;
 use std::{fmt::Write as _, time::Duration};
 
@@ -16,22 +18,17 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
     writeln!(out, "HALLMARK DEMO")?;
     writeln!(
         out,
-        "Model {} ({}, {} parameters), {} fingerprints, seed {}\n",
+        "Model {} ({}, {} parameters), {} fingerprints\n",
         model.reference,
         model.architecture,
         format::count_short(model.parameters),
         scheme.fingerprints,
-        record.seed
     )?;
 
     heading(out, "Result")?;
     writeln!(out, "  stamped model   {}", verdict(&record.stamped))?;
     writeln!(out, "  base model      {}", verdict(&record.base))?;
-    writeln!(
-        out,
-        "  bundle          {}",
-        if record.bundle.verified { "sound: checked offline against the public commitment" } else { "REFUSED" }
-    )?;
+    writeln!(out, "  bundle          sound: checked offline against the public commitment")?;
     writeln!(
         out,
         "  error bound     a model that does not carry these marks is ever called proved\n                  with a chance of at most {}, over all runs and whenever\n                  they stop; the evidence collected here stands at {}\n",
@@ -60,14 +57,14 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
     for row in &record.surfaces {
         writeln!(
             out,
-            "  {:<34} {:>5}/{:<5} {:>7}  [{:.3}, {:.3}]{}{}",
-            surface_name(row),
+            "  {:<34} {:>5}/{:<5} {:>7}  [{:.3}, {:.3}]  base {}{}",
+            row.name,
             row.hits,
             row.trials,
             format::percent(row.share()),
             row.low,
             row.high,
-            row.base_hits.map(|hits| format!("  base {hits}")).unwrap_or_default(),
+            row.base_hits,
             if row.trained { "" } else { "  not trained" },
         )?;
     }
@@ -134,15 +131,11 @@ pub(crate) fn caveats(record: &DemoRecord) -> Vec<String> {
     lines
 }
 
-pub(crate) fn surface_name(row: &super::record::SurfaceRecord) -> String {
-    if row.sampling == "greedy" { row.name.clone() } else { format!("{}, {}", row.name, row.sampling) }
-}
-
 fn verdict(proof: &ProofRecord) -> String {
     let name = match proof.verdict {
-        Verdict::Proved => "PROVED",
-        Verdict::NotThisModel => "not proved: not this model,",
-        Verdict::Undecided => "not proved: undecided",
+        Outcome::Proved => "PROVED",
+        Outcome::NotThisModel => "not proved: not this model,",
+        Outcome::Undecided => "not proved: undecided",
     };
     format!("{name} after {} queries ({} of {} answers as drawn)", proof.queries, proof.hits, proof.queries)
 }
