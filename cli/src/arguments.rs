@@ -37,8 +37,9 @@ pub(crate) struct Common {
     /// Seed of everything random [default: from the operating system]
     ///
     /// The same seed gives the same result on a CPU, whatever the number of threads. Whoever learns the seed of a set
-    /// knows its keys: leave it out for a set that is to stay secret.
-    #[arg(long, global = true, env = "HALLMARK_SEED", value_name = "NUMBER")]
+    /// knows its keys, and a small number is guessed from a beacon that was drawn here: leave it out for a set that is to
+    /// stay secret.
+    #[arg(long, global = true, env = "HALLMARK_SEED", hide_env_values = true, value_name = "NUMBER")]
     pub(crate) seed: Option<u64>,
 
     /// What is logged to standard error: error, warn, info, debug, trace, or a filter such as `warn,serving=debug`

@@ -81,7 +81,8 @@ impl Context {
 
     /// A generator for one purpose: from the seed if there is one, else from the operating system.
     ///
-    /// Different purposes never share a stream, so that a public value (a beacon) tells nothing about a secret one.
+    /// Different purposes never share a stream, so that a public value (a beacon) is not part of a secret one. It still
+    /// tells a seed that is so small that it can be guessed.
     pub(crate) fn generator(&self, purpose: Purpose) -> anyhow::Result<ChaCha8Rng> {
         let mut generator = match self.seed {
             Some(seed) => ChaCha8Rng::seed_from_u64(seed),

@@ -1,11 +1,13 @@
 //! How a failure is told: one line that says what failed, why, and what to do.
 
 use std::{
+    ffi::OsString,
     fmt,
     io::{self, Write as _},
     process::ExitCode,
 };
 
+use clap::builder::{FalseyValueParser, TypedValueParser as _};
 use serde_json::json;
 
 use crate::output;
@@ -58,12 +60,22 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         error.print().unwrap_or_default();
         return ExitCode::SUCCESS;
     }
-    // The arguments could not be parsed, so whether `--json` was among them is read from the raw words.
-    if std::env::args_os().any(|word| word == "--json") {
-        object(error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: "));
+    if wants_json() {
+        let text = error.to_string();
+        // Up to where clap repeats how the command is used.
+        let told = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        object(told.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").trim_end());
     }
     error.print().unwrap_or_default();
     ExitCode::from(FAILURE)
+}
+
+/// The arguments could not be parsed, so whether `--json` was among them is read from what clap had to read.
+fn wants_json() -> bool {
+    let variable = std::env::var_os("HALLMARK_JSON");
+    let parser = FalseyValueParser::new();
+    let is_true = |value: OsString| parser.parse(&clap::Command::new(""), None, value).unwrap_or_default();
+    std::env::args_os().any(|word| word == "--json") || variable.is_some_and(is_true)
 }
 
 fn object(message: &str) {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{
     Args, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
+    builder::{FalseyValueParser, PossibleValuesParser, TypedValueParser},
 };
 use fingerprint::{
     bundle::Place,
@@ -56,7 +56,7 @@ Exit codes:
   1  error")]
 pub(crate) struct Prove {
     /// Base address of an OpenAI-compatible API, with or without /v1
-    #[arg(long, env = "HALLMARK_URL")]
+    #[arg(long, env = "HALLMARK_URL", hide_env_values = true)]
     url: Url,
 
     #[command(flatten)]
@@ -103,7 +103,7 @@ struct AskArguments {
     max_tokens: u32,
 
     /// Skip the everyday question that finds a misused server before a key is spent
-    #[arg(long, env = "HALLMARK_NO_PREFLIGHT")]
+    #[arg(long, env = "HALLMARK_NO_PREFLIGHT", value_parser = FalseyValueParser::new())]
     no_preflight: bool,
 }
 
@@ -163,7 +163,7 @@ struct ConnectionArguments {
     user_agent: Option<String>,
 
     /// Proxy for both http and https
-    #[arg(long, env = "HALLMARK_PROXY", value_name = "URL")]
+    #[arg(long, env = "HALLMARK_PROXY", hide_env_values = true, value_name = "URL")]
     proxy: Option<Url>,
 }
 

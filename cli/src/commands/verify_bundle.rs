@@ -78,7 +78,7 @@ pub(crate) fn words(report: &Report, outcome: &str) -> String {
     };
     let failed = match report.failed {
         0 => String::new(),
-        count => format!(" ({count} of them no usable answer)"),
+        count => format!(", {count} without a usable answer"),
     };
     let mut text = output::rows(&[
         ("outcome", outcome.to_owned()),
@@ -105,6 +105,14 @@ pub(crate) fn words(report: &Report, outcome: &str) -> String {
         (
             "this run",
             format!("from position {} of {}, therefore tested at {:.2e}", report.start, report.leaves, report.level),
+        ),
+        (
+            "wrong refusal",
+            format!(
+                "of a model that gives {} of the drawn answers: {} at most",
+                format::percent(report.min_hit_rate),
+                format::one_in(-report.beta.log10())
+            ),
         ),
         ("beacon", report.beacon.to_string()),
         ("beacon source", source.to_owned()),

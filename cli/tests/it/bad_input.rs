@@ -93,9 +93,25 @@ fn an_identity_file_that_is_none() {
 fn steps_out_of_order() {
     let folder = drawn_copy();
     let before = fs::read(folder.path().join("set.age")).unwrap();
-    run(folder.path(), &["fingerprint", "commit", "--set", "set.age"]).refused(&["already committed"]);
     run(folder.path(), &["fingerprint", "draw", "--set", "set.age"]).refused(&["already drawn"]);
     assert_eq!(fs::read(folder.path().join("set.age")).unwrap(), before);
+}
+
+/// The set knows of a commitment or a draw before the file does, so that the file can always be made again.
+#[test]
+fn a_commitment_that_could_not_be_written_is_written_later() {
+    let folder = folder();
+    let fingerprint = |words: &[&str]| run(folder.path(), &[&["fingerprint"], words, &["--set", "set.age"]].concat());
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    fingerprint(&["generate", "--model", "bundled", "-n", "2"]).succeeded();
+    fingerprint(&["commit", "--commitment", "absent/c.json"]).refused(&["absent/c.json"]);
+    let committed = fingerprint(&["commit", "--json"]).succeeded().json();
+    fingerprint(&["draw", "--commitment", "absent/c.json"]).refused(&["absent/c.json"]);
+    let sealed = fs::read(folder.path().join("set.age")).unwrap();
+    let drawn = fingerprint(&["commit", "--commitment", "drawn.json", "--json"]).succeeded().json();
+    assert_eq!(fs::read(folder.path().join("set.age")).unwrap(), sealed, "the set stays as it is");
+    assert_eq!(committed["root"], drawn["root"]);
+    assert!(!read("commitment.json").contains("beacon") && read("drawn.json").contains("beacon"));
 }
 
 #[test]

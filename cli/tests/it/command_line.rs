@@ -46,10 +46,18 @@ fn help_of_prove_documents_its_exit_codes() {
 
 #[test]
 fn help_never_shows_a_value_of_the_environment() {
-    let environment = [("HALLMARK_PASSPHRASE", "sesame-7781"), ("HALLMARK_API_KEY", "key-4413")];
+    let environment = [
+        ("HALLMARK_PASSPHRASE", "sesame-7781"),
+        ("HALLMARK_API_KEY", "key-7782"),
+        ("HALLMARK_SEED", "7783"),
+        ("HALLMARK_PROXY", "http://me:word@a.example/7784"),
+        ("HALLMARK_URL", "http://me:word@a.example/7785"),
+    ];
     for command in [&["prove", "--help"][..], &["fingerprint", "generate", "--help"]] {
-        let help = run_with(folder().path(), &environment, command).succeeded();
-        assert!(!help.out.contains("sesame-7781") && !help.out.contains("key-4413"));
+        let help = run_with(folder().path(), &environment, command).succeeded().out;
+        for (name, value) in environment {
+            assert!(!help.contains(&value[value.len() - 4..]), "{name} is shown: {help}");
+        }
     }
 }
 
@@ -95,7 +103,12 @@ fn a_failure_under_json_is_one_object_too() {
     assert!(ran.json()["error"]["message"].as_str().is_some_and(|text| text.contains("--unmetered")));
     let ran = run(folder().path(), &["prove", "--json"]);
     assert_eq!(ran.code, 1);
-    assert!(ran.json()["error"]["message"].is_string());
+    let told = "the following required arguments were not provided: --url <URL> --set <FILE>";
+    assert_eq!(ran.json()["error"]["message"], told);
+    let ran = run_with(folder().path(), &[("HALLMARK_JSON", "1")], &["prove"]);
+    assert_eq!(ran.json()["error"]["message"], told);
+    let ran = run_with(folder().path(), &[("HALLMARK_JSON", "0")], &["prove"]);
+    assert_eq!(ran.out, "");
 }
 
 #[test]

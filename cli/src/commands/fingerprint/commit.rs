@@ -11,7 +11,7 @@ use crate::{arguments::SetArguments, context::Context, output, secrets};
 /// Fix keys and candidates under a public root
 ///
 /// Publish the commitment before the draw: what is drawn later is then out of your hands, and a proof holds against
-/// everybody.
+/// everybody. Of a set that is committed already, the file is written again, with the draw if there was one.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   hallmark fingerprint commit --set my-model.set --commitment commitment.json
@@ -32,20 +32,23 @@ pub(crate) async fn run(arguments: Commit, context: &Context) -> anyhow::Result<
     let commitment = context
         .compute(move || {
             let (mut vault, mut set) = secrets::open(&set_arguments)?;
-            set.commit()?;
+            if set.root().is_none() {
+                set.commit()?;
+                // Before the file: a published root that the set does not know of could never be drawn.
+                vault.save(&set)?;
+            }
             let commitment = Commitment::of(&set)?;
-            // The set first: a published root that the set does not know of could never be drawn.
-            vault.save(&set)?;
             commitment.write(&path)?;
             Ok(commitment)
         })
         .await?;
     let root = commitment.root();
-    let words = output::rows(&[
-        ("root", root.to_string()),
-        ("commitment", written.display().to_string()),
-        ("next", format!("publish it, then hallmark fingerprint draw --set {} --beacon 0x…", set_path.display())),
-    ]);
+    let next = match commitment.draw() {
+        None => format!("publish it, then hallmark fingerprint draw --set {} --beacon 0x…", set_path.display()),
+        Some(_) => "publish it: the draw is in it".to_owned(),
+    };
+    let words =
+        output::rows(&[("root", root.to_string()), ("commitment", written.display().to_string()), ("next", next)]);
     context.output.finish(&words, &json!({ "root": root, "commitment": commitment, "file": written }))?;
     Ok(ExitCode::SUCCESS)
 }
