@@ -106,7 +106,8 @@ pub struct TextSet {
     pub name: String,
     /// The text itself.
     pub text: String,
-    /// Tokens in a window, each predicted from those before it in the window.
+    /// Most tokens in a window, each predicted from those before it in the window. A text of less than eight such windows
+    /// is divided into eight shorter ones.
     pub window: usize,
     /// Most windows, spread evenly over the text.
     pub windows: usize,
@@ -187,6 +188,7 @@ impl CheckPlan {
             sets.push(ChatSet { name, surface: other.clone(), prompts: sampled.clone() });
         }
         sets.insert(0, ChatSet { name: "sampled".to_owned(), surface, prompts: sampled });
+        sets.retain(|set| !set.prompts.is_empty());
         Ok(Self { trained, unseen, chats: sets, seed, ..Self::default() })
     }
 

@@ -90,21 +90,6 @@ impl CheckReport {
             self.surfaces.iter().filter(|surface| surface.trained == trained).map(|surface| surface.success.rate);
         rates.min_by(f64::total_cmp)
     }
-
-    /// The greatest mean divergence over all kinds of chats.
-    pub fn greatest_divergence(&self) -> Option<f64> {
-        self.chats.iter().map(|chat| chat.divergence.mean).max_by(f64::total_cmp)
-    }
-
-    /// The least agreement over all kinds of chats.
-    pub fn least_agreement(&self) -> Option<f64> {
-        self.chats.iter().map(|chat| chat.agreement.rate).min_by(f64::total_cmp)
-    }
-
-    /// The greatest rise of a text's loss, as a share.
-    pub fn greatest_loss_rise(&self) -> Option<f64> {
-        self.texts.iter().map(|text| text.relative.mean).max_by(f64::total_cmp)
-    }
 }
 
 /// Tables with 95 % intervals.
@@ -261,8 +246,5 @@ Loss of texts, nats per token
         let report = report();
         assert_eq!(report.least_success(true), Some(1.0));
         assert_eq!(report.least_success(false), Some(62.0 / 64.0));
-        assert_eq!(report.greatest_divergence(), Some(0.1));
-        assert_eq!(report.least_agreement(), Some(0.9));
-        assert_eq!(report.greatest_loss_rise(), Some(0.002));
     }
 }

@@ -72,15 +72,22 @@ pub(crate) fn bootstrap_mean(values: &[f64], seed: u64) -> Estimate {
     Estimate { mean, lower: means[outside], upper: means[RESAMPLES - 1 - outside] }
 }
 
-/// The mean with a normal interval over independent values; with fewer than two the interval is the mean.
-pub(crate) fn normal_mean(values: &[f64]) -> Estimate {
+/// 97.5 % quantiles of Student's t distribution with 1, 2, … 30 degrees of freedom.
+const STUDENT: [f64; 30] = [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,
+    2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+/// The mean with Student's interval over independent values; with fewer than two the interval is the mean.
+pub(crate) fn student_mean(values: &[f64]) -> Estimate {
     let mean = mean(values);
-    if values.len() < 2 {
+    let Some(freedom) = values.len().checked_sub(1).filter(|freedom| *freedom > 0) else {
         return Estimate { mean, lower: mean, upper: mean };
-    }
+    };
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    let error = (squares / count(values.len() - 1) / count(values.len())).sqrt();
-    let half = normal_quantile(1.0 - (1.0 - CONFIDENCE) / 2.0) * error;
+    let error = (squares / count(freedom) / count(values.len())).sqrt();
+    let normal = || normal_quantile(1.0 - (1.0 - CONFIDENCE) / 2.0);
+    let half = STUDENT.get(freedom - 1).copied().unwrap_or_else(normal) * error;
     Estimate { mean, lower: mean - half, upper: mean + half }
 }
 
@@ -118,8 +125,17 @@ mod tests {
         assert!(estimate.lower < estimate.mean && estimate.mean < estimate.upper);
         assert_eq!(estimate, bootstrap_mean(&values, 1));
         // About twice the standard error on either side.
-        let normal = normal_mean(&values);
+        let normal = student_mean(&values);
         assert!((estimate.upper - normal.upper).abs() < 0.01, "{estimate:?} {normal:?}");
+    }
+
+    #[test]
+    fn the_interval_of_few_values_is_wide() {
+        // Student (1908), table of ten nights: a mean of .75 and a standard error of .566, nine degrees of freedom.
+        let sleep = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0];
+        let estimate = student_mean(&sleep);
+        assert!((estimate.mean - 0.75).abs() < 1e-9);
+        assert!((estimate.lower + 0.5298).abs() < 1e-3 && (estimate.upper - 2.0298).abs() < 1e-3, "{estimate:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{
     BATCH, ChatSet, ChatUtility, CheckError, Reporter, TextSet, TextUtility, answer_logits,
-    statistics::{bootstrap_mean, median, normal_mean, rate, smallest_greatest},
+    statistics::{bootstrap_mean, median, rate, smallest_greatest, student_mean},
 };
 use crate::{
     ordinary::turns::count,
@@ -87,10 +87,11 @@ pub(super) fn text_utility(
     // What a tokenizer puts before a text of its own (BOS) stands before every window.
     let start = Surface::raw().frame(&base.tokenizer, None)?.prefix;
     let room = base.decoder.config().max_positions.min(stamped.decoder.config().max_positions);
-    let window = set.window.min(room.saturating_sub(start.len()));
-    let windows = windows(ids.len(), window, set.windows);
-    if windows.is_empty() || start.len() + windows[0].len() < 2 {
-        return Err(CheckError::ShortText { name: set.name.clone(), tokens: ids.len(), needed: window.max(2) });
+    let longest = set.window.min(room.saturating_sub(start.len()));
+    let windows = windows(ids.len(), longest, set.windows);
+    // The first token of a window is not predicted when nothing stands before it.
+    if windows.len() < 2 || windows[0].len() < 2 {
+        return Err(CheckError::ShortText { name: set.name.clone(), tokens: ids.len(), needed: 2 * LEAST_WINDOWS });
     }
     let (mut before, mut differences) = (Vec::new(), Vec::new());
     for range in &windows {
@@ -101,8 +102,8 @@ pub(super) fn text_utility(
         progress.advance(1);
     }
     progress.advance(set.windows - windows.len());
-    let base_loss = normal_mean(&before);
-    let difference = normal_mean(&differences);
+    let base_loss = student_mean(&before);
+    let difference = student_mean(&differences);
     Ok(TextUtility {
         name: set.name.clone(),
         windows: windows.len(),
@@ -114,13 +115,14 @@ pub(super) fn text_utility(
     })
 }
 
-/// Up to `most` windows of `length`, evenly spread over `tokens` tokens; a shorter text is one window.
-fn windows(tokens: usize, length: usize, most: usize) -> Vec<std::ops::Range<usize>> {
-    if tokens == 0 || length == 0 || most == 0 {
+/// Windows that a short text is divided into, so that its interval says something.
+const LEAST_WINDOWS: usize = 8;
+
+/// Up to `most` windows of at most `longest` tokens, evenly spread over `tokens` tokens.
+fn windows(tokens: usize, longest: usize, most: usize) -> Vec<std::ops::Range<usize>> {
+    let length = longest.min(tokens / LEAST_WINDOWS);
+    if length == 0 {
         return Vec::new();
-    }
-    if tokens < length {
-        return std::iter::once(0..tokens).collect();
     }
     let fitting = tokens / length;
     let taken = fitting.min(most);
@@ -155,7 +157,7 @@ mod tests {
     fn windows_are_spread_and_never_overlap() {
         assert_eq!(windows(1000, 100, 2), [0..100, 500..600]);
         assert_eq!(windows(1000, 100, 50).len(), 10);
-        assert_eq!(windows(99, 100, 5), std::iter::once(0..99).collect::<Vec<_>>());
-        assert!(windows(0, 100, 5).is_empty());
+        assert_eq!(windows(99, 100, 16), (0..8).map(|at| at * 12..at * 12 + 12).collect::<Vec<_>>());
+        assert!(windows(7, 100, 5).is_empty());
     }
 }

@@ -31,11 +31,13 @@ pub(crate) struct Tiny {
     pub(crate) template: Option<&'static str>,
     /// The tokenizer puts `<s>` before a text.
     pub(crate) bos: bool,
+    /// Different weights for every number.
+    pub(crate) weights: u32,
 }
 
 impl Tiny {
     pub(crate) fn chat(template: &'static str) -> Self {
-        Self { template: Some(template), bos: false }
+        Self { template: Some(template), ..Self::default() }
     }
 
     /// The model, and the folder that it lives in.
@@ -55,7 +57,7 @@ impl Tiny {
             "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
             "tie_word_embeddings": true, "bos_token_id": 2, "eos_token_id": 1, "torch_dtype": "float32"
         });
-        write_weights(folder, &config);
+        write_weights(folder, &config, self.weights);
         let mut tokenizer_config = json!({ "bos_token": "<s>", "eos_token": "<|im_end|>" });
         if let Some(template) = self.template {
             tokenizer_config["chat_template"] = json!(template);
@@ -124,10 +126,10 @@ fn byte_alphabet() -> impl Iterator<Item = String> {
     })
 }
 
-fn write_weights(folder: &Path, config: &Value) {
+fn write_weights(folder: &Path, config: &Value, number: u32) {
     let config = Config::from_json(config.to_string().as_bytes()).unwrap();
     let mut tensors = BTreeMap::new();
-    let mut state = 1_u32;
+    let mut state = 1 + number;
     for expected in config.expected_tensors() {
         let count: usize = expected.shape.iter().product();
         let values: Vec<f32> = (0..count)
