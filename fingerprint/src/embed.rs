@@ -26,7 +26,8 @@ use crate::{
     surface::{Surface, SurfaceError, trained_surfaces},
 };
 
-/// Why a set could not be embedded. Nothing is left in the output folder when this is returned.
+/// Why a set could not be embedded. Nothing half-written is left in the output folder when
+/// this is returned.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbedError {
     /// The set is not drawn, or belongs to another base.
@@ -169,7 +170,7 @@ pub struct EmbedReport {
     pub trained_blocks: (usize, usize),
     /// Token rows that went forward and back.
     pub trained_tokens: u64,
-    /// Ordinary prompts that the benign term saw.
+    /// Ordinary prompts that the benign term draws from.
     pub ordinary_prompts: usize,
     /// Every step.
     pub history: Vec<StepRecord>,
@@ -238,10 +239,14 @@ pub fn embed(
 
 /// Removes the checkpoints of a finished run with this `output`, once the set is saved.
 pub fn discard_checkpoints(output: &Path) -> Result<(), EmbedError> {
-    let folder = resume::folder_of(output);
-    match std::fs::remove_dir_all(&folder) {
+    remove_folder(&resume::folder_of(output))
+}
+
+/// Removes a folder that need not exist.
+fn remove_folder(folder: &Path) -> Result<(), EmbedError> {
+    match std::fs::remove_dir_all(folder) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(EmbedError::Checkpointing { file: folder, source })
+            Err(EmbedError::Checkpointing { file: folder.to_owned(), source })
         }
         _ => Ok(()),
     }
@@ -255,9 +260,11 @@ fn finished_before(
     checkpoint: &resume::Checkpoints,
 ) -> Result<protocol::ids::ManifestDigest, EmbedError> {
     let again = checkpoint.again();
+    // A run that was killed here before left it.
+    remove_folder(&again)?;
     files.save(&again, tensors)?;
     let wanted = model::Manifest::of(&again)?.digest();
-    std::fs::remove_dir_all(&again).map_err(|source| EmbedError::Checkpointing { file: again, source })?;
+    remove_folder(&again)?;
     match model::Manifest::of(output) {
         Ok(found) if found.digest() == wanted => Ok(wanted),
         _ => Err(EmbedError::Occupied { folder: output.to_owned() }),

@@ -142,8 +142,8 @@ pub enum ShowError {
     },
 }
 
-/// Every secret of a set, for any other program to check the marks again. This is the one place that serialises them;
-/// it borrows the texts, and `Debug` prints counts.
+/// Every secret of a set, for any other program to check the marks again. Besides the encrypted file, this is the one
+/// place that serialises them; it borrows the texts, and `Debug` prints counts.
 ///
 /// ```json
 /// {"fingerprints": [{"index": 0, "key_text": "..", "key_ids": [1], "candidates": [{"id": 2, "text": ".."}],

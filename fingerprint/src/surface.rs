@@ -30,6 +30,9 @@ pub enum SurfaceError {
         #[source]
         source: Box<model::Error>,
     },
+    /// The template refused a prompt in words that repeat it. The prompt can be a key, so they are not told.
+    #[error("the model's chat template refuses a prompt of surface {surface}, and repeats it when it says why")]
+    Quoting { surface: String },
     /// The tokenizer refused the text.
     #[error("failed to tokenise a prompt of surface {surface}")]
     Tokenise {
@@ -58,6 +61,11 @@ pub enum Form {
 pub struct Surface {
     name: String,
     form: Form,
+}
+
+/// Whether an error or one of its causes repeats a text.
+fn is_quoted(text: &str, error: &dyn std::error::Error) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.to_string().contains(text))
 }
 
 /// Token ids of one prompt, up to the answer.
@@ -174,11 +182,13 @@ impl Surface {
         };
         let chat = chat.ok_or_else(|| SurfaceError::NoChatTemplate { surface: self.name.clone() })?;
         let dated = chat.reads_clock().then(|| chat.at(self.time()));
-        dated
-            .as_ref()
-            .unwrap_or(chat)
-            .render(&messages, true)
-            .map_err(|source| SurfaceError::Render { surface: self.name.clone(), source: Box::new(source.into()) })
+        dated.as_ref().unwrap_or(chat).render(&messages, true).map_err(|source| {
+            let source = model::Error::from(source);
+            if is_quoted(user_text, &source) {
+                return SurfaceError::Quoting { surface: self.name.clone() };
+            }
+            SurfaceError::Render { surface: self.name.clone(), source: Box::new(source) }
+        })
     }
 
     /// When the surface is asked, for templates that print the date (Llama 3.2's does): a day of its own in the years

@@ -89,7 +89,7 @@ impl Checkpoints {
         if !self.enabled {
             return Ok(());
         }
-        fs::create_dir_all(&self.folder).map_err(at(&self.folder))?;
+        create_for_owner(&self.folder).map_err(at(&self.folder))?;
         self.put(RUN, &self.description)?;
         self.put(ORDINARY, texts)
     }
@@ -145,6 +145,18 @@ pub(super) fn folder_of(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(".checkpoint");
     output.with_file_name(name)
+}
+
+/// A folder that nobody but its owner can look into: what is in it is as secret as the set.
+fn create_for_owner(folder: &Path) -> io::Result<()> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// Options as they come back from a checkpoint: a number may change in its last place on the way.

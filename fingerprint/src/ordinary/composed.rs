@@ -1,7 +1,7 @@
 //! Messages composed from a small grammar of phrases, `phrases.txt`.
 //!
 //! A section in brackets lists alternatives, one a line. `{name}` stands for a random line of that section, `{number}`
-//! for a whole number, `\\n` for a line break. A message is a random line of the section `message`, written out.
+//! for a whole number, `\n` for a line break. A message is a random line of the section `message`, written out.
 
 use std::collections::HashMap;
 

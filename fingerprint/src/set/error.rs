@@ -48,9 +48,6 @@ pub enum SetError {
     /// The responses are not drawn.
     #[error("the responses are not drawn yet; run `hallmark fingerprint draw` first")]
     NotDrawn,
-    /// The set is not in a model.
-    #[error("the set is not embedded in a model yet; run `hallmark fingerprint embed` first")]
-    NotEmbedded,
     /// The set was made for another base model.
     #[error(
         "the set belongs to the base model with manifest {expected}, this model has {found}; give the base that the set was generated for"

@@ -67,7 +67,7 @@ fn chat_prefix_holds_everything_before_the_user() {
 #[test]
 fn raw_prompts_begin_with_bos_only_where_the_tokenizer_adds_it() {
     for bos in [false, true] {
-        let (_folder, model) = Tiny { template: None, bos }.model();
+        let (_folder, model) = Tiny { bos, ..Tiny::default() }.model();
         let prompt = Surface::raw().prompt(&model.tokenizer, None, "Is it on?").unwrap();
         assert_eq!(prompt.prefix, if bos { vec![2] } else { vec![] });
         assert_eq!(prompt.ids(), model.tokenizer.encode("Is it on?", SpecialTokens::Add).unwrap());
@@ -77,7 +77,7 @@ fn raw_prompts_begin_with_bos_only_where_the_tokenizer_adds_it() {
 
 #[test]
 fn chat_prompts_never_get_a_second_bos() {
-    let (_folder, model) = Tiny { template: Some(CHATML), bos: true }.model();
+    let (_folder, model) = Tiny { bos: true, ..Tiny::chat(CHATML) }.model();
     let prompt = Surface::chat().prompt(&model.tokenizer, model.chat.as_ref(), "Is it on?").unwrap();
     assert!(!prompt.ids().contains(&2), "the template writes no <s>, so none is added");
 }
@@ -107,6 +107,27 @@ fn templates_without_room_for_a_system_prompt_leave_the_default() {
         let (tokenizer, chat) = (&model.tokenizer, model.chat.as_ref());
         assert_eq!(trained_surfaces(tokenizer, chat, DEFAULT_SYSTEM_PROMPTS).unwrap(), [Surface::chat()]);
         assert!(held_out_surfaces(tokenizer, chat).unwrap().is_empty());
+    }
+}
+
+/// Marks are trained and asked on one day: on today's, the set would be another one tomorrow.
+#[test]
+fn a_template_that_prints_the_date_gets_a_day_that_never_changes() {
+    const DATED: &str = "{{ strftime_now('%d %B %Y') }}: {{ messages[-1].content }}";
+    let (_folder, model) = Tiny::chat(DATED).model();
+    let text = |surface: Surface| surface.text(model.chat.as_ref(), "Hi").unwrap();
+    assert_eq!(text(Surface::chat()), "19 September 2028: Hi");
+    assert_eq!(text(Surface::chat_with_system("brief", "Be brief.")), "08 November 2025: Hi");
+}
+
+#[test]
+fn a_template_that_repeats_a_prompt_in_its_refusal_is_not_quoted() {
+    for call in ["raise_exception('never ' ~ messages[-1].content)", "messages[-1].content|int"] {
+        let template: &'static str = String::leak(format!("{{{{ {call} }}}}"));
+        let (_folder, model) = Tiny::chat(template).model();
+        let error = Surface::chat().prompt(&model.tokenizer, model.chat.as_ref(), "what the key says").unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("key says"), "{shown}");
     }
 }
 
