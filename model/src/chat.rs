@@ -2,8 +2,13 @@
 //!
 //! A template is Jinja source that a model ships. Python's jinja2 is the reference: `trim_blocks`, `lstrip_blocks`, loop
 //! controls, Python string methods, values that print as Python prints them, `tojson` with Python's separators,
-//! `raise_exception` and `strftime_now`. A template is untrusted: it has a budget of steps and sees nothing but the
-//! messages and the names of the special tokens.
+//! `raise_exception` and `strftime_now`.
+//!
+//! A template sees nothing but the messages and the names of the special tokens, and has a budget of steps. The text of
+//! what it prints, joins, formats and writes as JSON is paid for before it is made. That stops a template that loops or
+//! grows. It is no sandbox: `~`, comparisons and minijinja's other filters walk a list that holds another one many
+//! times over and count afterwards, if at all, and a list nested a hundred thousand times overflows the stack when it is
+//! dropped. Who serves a model has to trust its template that far.
 //!
 //! Reference: `render_jinja_template` in transformers' `utils/chat_template_utils.py`.
 
@@ -20,11 +25,13 @@ use minijinja::{Environment, ErrorKind, context, syntax::SyntaxConfig, value::Se
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::clock::{Clock, UnixSeconds};
+use self::clock::Clock;
+pub use self::clock::UnixSeconds;
 use crate::tokenizer::{NAMED_SPECIAL_TOKENS, TokenizerError, read_json_if_present, token_content};
 
-/// Steps that one rendering may take. A chat of a thousand messages needs about a tenth of a million.
-const STEPS: u64 = 50_000_000;
+/// Steps that one rendering may take. A chat of a thousand messages needs about a tenth of a million. They pay for at
+/// most 20 MB of text made of lists.
+const STEPS: u64 = 5_000_000;
 const NAME: &str = "chat template";
 
 /// Why a template could not be read or a chat could not be rendered.
@@ -311,6 +318,36 @@ mod tests {
     fn endless_template_runs_out_of_steps() {
         let source = "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a %}{% endfor %}{% endfor %}";
         assert!(matches!(render(source, &[Message::user("x")]), Err(ChatError::Render { .. })));
+    }
+
+    #[test]
+    fn list_that_holds_another_twice_is_not_written_out() {
+        // A million empty lists. At forty levels instead of twenty no machine has the memory for their text.
+        let source = "{% set ns = namespace(x=[]) %}{% for i in range(20) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+        for text in [
+            "ns.x",
+            "ns.x|tojson",
+            "ns.x|trim",
+            "ns.x|string",
+            "ns.x|join",
+            "''.join(ns.x)",
+            "'{}'.format(ns.x)",
+            "raise_exception(ns.x)",
+        ] {
+            let rendered = render(&format!("{source}{{{{ {text} }}}}"), &[Message::user("x")]);
+            assert!(matches!(rendered, Err(ChatError::Render { .. })), "{text}");
+        }
+        let padded = "{{ [[[[[[]]]]]]|tojson(indent='          '*100000) }}";
+        assert!(matches!(render(padded, &[Message::user("x")]), Err(ChatError::Render { .. })));
+    }
+
+    #[test]
+    fn value_that_holds_itself_is_not_written_out() {
+        let source = "{% set ns = namespace() %}{% set ns.me = ns %}";
+        for text in ["ns", "ns|tojson", "ns|string"] {
+            let rendered = render(&format!("{source}{{{{ {text} }}}}"), &[Message::user("x")]);
+            assert!(matches!(rendered, Err(ChatError::Render { .. })), "{text}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub struct UnixSeconds(pub u64);
 
 /// Where `strftime_now` takes the time from: the system's clock, or one fixed moment.
 #[derive(Clone, Debug, Default)]
-pub struct Clock {
+pub(super) struct Clock {
     fixed: Option<UnixSeconds>,
 }
 
@@ -31,12 +31,12 @@ const SECONDS_PER_DAY: u64 = 86_400;
 
 impl Clock {
     /// A clock that stands still.
-    pub fn fixed(now: UnixSeconds) -> Self {
+    pub(super) fn fixed(now: UnixSeconds) -> Self {
         Self { fixed: Some(now) }
     }
 
     /// Whether it stands still.
-    pub fn is_fixed(&self) -> bool {
+    pub(super) fn is_fixed(&self) -> bool {
         self.fixed.is_some()
     }
 
