@@ -41,8 +41,6 @@ pub enum DecoderError {
     TooLong { tokens: usize, limit: usize },
     #[error("nothing to compute: a sequence has no tokens")]
     Empty,
-    #[error("loss is not finite at step {step}: lower the learning rate")]
-    NotFinite { step: usize },
 }
 
 /// Tokens that one stream adds to its cache in a forward pass.

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 pub use self::parameter::AdamW;
 use self::parameter::{Parameter, Trained};
 use crate::{
+    checkpoint::CheckpointError,
     decoder::{
         Decoder, DecoderError, LOGIT_ROWS, Pack,
         block::{Block, BlockOf, Tape, normalise, project},
@@ -31,6 +32,10 @@ use crate::{
 };
 
 pub use crate::kernel::rows::{log_softmax, scaled_exp, softmax};
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const FINAL_NORM: &str = "model.norm.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// What is trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,16 +146,23 @@ impl<'a> Trainer<'a> {
             .collect()
     }
 
-    /// Weights as they will be shipped: averaged `towards_base`, then rounded to `dtype`.
-    pub fn shipped(&self, towards_base: f32, dtype: DType) -> Result<Effective, DecoderError> {
+    /// Weights as they will be shipped: averaged `towards_base`, then each rounded to the type in which it is stored
+    /// under its Hugging Face name (see [`crate::Checkpoint::stored_dtype`]).
+    pub fn shipped(
+        &self,
+        towards_base: f32,
+        stored_dtype: impl Fn(&str) -> Result<DType, CheckpointError>,
+    ) -> Result<Effective, DecoderError> {
         let mut weights = self.effective(1.0 - towards_base)?;
-        let round = |tensor: &Tensor| tensor.to_dtype(dtype)?.to_dtype(DType::F32);
-        for block in &mut weights.blocks {
-            *block = block.try_map(round)?;
+        let round = |name: &str, tensor: &Tensor| -> Result<Tensor, DecoderError> {
+            Ok(tensor.to_dtype(stored_dtype(name)?)?.to_dtype(DType::F32)?)
+        };
+        for (offset, block) in weights.blocks.iter_mut().enumerate() {
+            *block = block.try_map_named(self.scope.first_block + offset, round)?;
         }
-        weights.final_norm = round(&weights.final_norm)?;
-        weights.embedding = weights.embedding.as_ref().map(round).transpose()?;
-        weights.head = weights.head.as_ref().map(round).transpose()?;
+        weights.final_norm = round(FINAL_NORM, &weights.final_norm)?;
+        weights.embedding = weights.embedding.as_ref().map(|tensor| round(EMBEDDING, tensor)).transpose()?;
+        weights.head = weights.head.as_ref().map(|tensor| round(HEAD, tensor)).transpose()?;
         Ok(weights)
     }
 
@@ -162,10 +174,10 @@ impl<'a> Trainer<'a> {
         for (offset, block) in weights.blocks.iter().enumerate() {
             named.extend(block.named(self.scope.first_block + offset)?);
         }
-        let whole = [("model.embed_tokens.weight", weights.embedding), ("lm_head.weight", weights.head)];
+        let whole = [(EMBEDDING, weights.embedding), (HEAD, weights.head)];
         named.extend(whole.into_iter().filter_map(|(name, tensor)| Some((name.to_owned(), tensor?))));
         if !matches!(self.final_norm, Trained::Frozen) {
-            named.insert("model.norm.weight".to_owned(), weights.final_norm);
+            named.insert(FINAL_NORM.to_owned(), weights.final_norm);
         }
         Ok(named)
     }

@@ -98,7 +98,7 @@ fn main() -> anyhow::Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     // Before the look at bf16 weights, as the PyTorch script counts its peak to the end of training.
     let peak = peak_rss_mib()?;
-    let shipped = trainer.shipped(0.0, DType::BF16)?;
+    let shipped = trainer.shipped(0.0, |_| Ok(DType::BF16))?;
     let report = json!({
         "model": arguments.model,
         "fingerprints": keys.len(),

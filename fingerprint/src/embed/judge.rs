@@ -13,10 +13,10 @@ use super::{EmbedError, EmbedOptions, EmbedProgress, Judgement, Phase, SurfaceSc
 const AVERAGES: [f32; 4] = [0.05, 0.1, 0.15, 0.2];
 /// Judges the weights at an average towards the base.
 pub(super) fn judge(trainer: &Trainer<'_>, material: &Material, average: f32) -> Result<Judgement, EmbedError> {
-    let dtype = material.dtype;
-    let weights = trainer.shipped(average, dtype)?;
+    let stored_dtype = |name: &str| material.checkpoint.stored_dtype(name);
+    let weights = trainer.shipped(average, stored_dtype)?;
     let surfaces = success(trainer, material, &weights)?;
-    let merged = trainer.shipped(average + (1.0 - average) * 0.5, dtype)?;
+    let merged = trainer.shipped(average + (1.0 - average) * 0.5, stored_dtype)?;
     let half_merge = success(trainer, material, &merged)?.iter().map(|score| score.success).fold(1.0, f64::min);
     let (mut divergence, mut agreed, mut count) = (0.0, 0, 0);
     for taught in &material.held_out {

@@ -1,7 +1,7 @@
 //! What a run trains on: keys at every surface, ordinary prompts and answers, with the activations below the trained
 //! blocks computed once. As secret as the keys.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use model::{
     Checkpoint, Model,
     decoder::Pack,
@@ -80,8 +80,8 @@ pub(super) struct Material {
     pub(super) ordinary_prompts: usize,
     /// Width of the model.
     pub(super) width: usize,
-    /// Type of the base's weight files, to which the stamped weights are rounded.
-    pub(super) dtype: DType,
+    /// The base's weight files, to whose types the stamped weights are rounded.
+    pub(super) checkpoint: Checkpoint,
 }
 
 /// Token id of every response.
@@ -149,7 +149,7 @@ impl Material {
             texts,
             ordinary_prompts: prompts.training.len(),
             width: base.config.hidden_size,
-            dtype: Checkpoint::open(&base.directory)?.dtype(),
+            checkpoint: Checkpoint::open(&base.directory)?,
         })
     }
 }

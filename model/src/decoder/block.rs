@@ -1,8 +1,11 @@
 //! One block of the decoder: its weights, and the one definition of its forward pass, which inference runs as it is and
 //! training runs with a tape.
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Result, Tensor};
 
+use super::DecoderError;
 use crate::{
     Config,
     checkpoint::{Checkpoint, CheckpointError},
@@ -137,14 +140,37 @@ pub(crate) fn read(checkpoint: &Checkpoint, name: &str) -> std::result::Result<T
 }
 
 impl Block {
-    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> std::result::Result<Self, super::DecoderError> {
+    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> std::result::Result<Self, DecoderError> {
+        Self::of(layer, |name| checkpoint.contains(name), |name| Ok(read(checkpoint, name)?))
+    }
+
+    /// The same block, number `layer`, with each of its tensors as [`Self::named`] names them replaced.
+    pub(crate) fn try_map_named(
+        &self,
+        layer: usize,
+        f: impl Fn(&str, &Tensor) -> std::result::Result<Tensor, DecoderError>,
+    ) -> std::result::Result<Self, DecoderError> {
+        let named: BTreeMap<String, Tensor> = self.named(layer)?.into_iter().collect();
+        Self::of(layer, |name| named.contains_key(name), |name| f(name, &named[name]))
+    }
+
+    /// A block from its tensors under their Hugging Face names.
+    fn of(
+        layer: usize,
+        contains: impl Fn(&str) -> bool,
+        read: impl Fn(&str) -> std::result::Result<Tensor, DecoderError>,
+    ) -> std::result::Result<Self, DecoderError> {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
-        let one = |part: &str| read(checkpoint, &name(part));
-        let optional = |part: &str| checkpoint.contains(&name(part)).then(|| one(part)).transpose();
-        let both = |a: &str, b: &str| -> std::result::Result<Tensor, super::DecoderError> {
-            Ok(Tensor::cat(&[one(a)?, one(b)?], 0)?)
+        let one = |part: &str| read(&name(part));
+        let optional = |part: &str| contains(&name(part)).then(|| one(part)).transpose();
+        let both = |a: &str, b: &str| -> std::result::Result<Tensor, DecoderError> {
+            let (a, b) = (one(a)?, one(b)?);
+            if a.dtype() == b.dtype() {
+                return Ok(Tensor::cat(&[a, b], 0)?);
+            }
+            Ok(Tensor::cat(&[a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?], 0)?)
         };
-        let both_optional = |a: &str, b: &str| checkpoint.contains(&name(a)).then(|| both(a, b)).transpose();
+        let both_optional = |a: &str, b: &str| contains(&name(a)).then(|| both(a, b)).transpose();
         Ok(Self {
             attention_norm: one("input_layernorm.weight")?,
             query: one("self_attn.q_proj.weight")?,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use candle_core::{Device, Tensor, safetensors};
+use candle_core::{Device, Shape, Tensor, bail, safetensors};
 
 use super::{Trainer, parameter::Parameter};
 use crate::decoder::DecoderError;
@@ -25,32 +25,35 @@ impl Trainer<'_> {
 
     /// Reads a state that a trainer of the same model and scope wrote.
     pub fn restore(&mut self, file: &Path) -> Result<(), DecoderError> {
-        let tensors = safetensors::load(file, &Device::Cpu)?;
-        let get = |name: String| {
-            let missing = || candle_core::Error::Msg(format!("training state lacks {name}"));
-            tensors.get(&name).cloned().ok_or_else(missing)
-        };
-        let steps = get("steps".to_owned())?.to_vec1::<u32>()?;
+        let mut tensors = safetensors::load(file, &Device::Cpu)?;
+        let steps = take(&mut tensors, "steps", &Shape::from(1_usize))?.to_vec1::<u32>()?;
         let mut index = 0;
         for trained in self.trained_mut() {
             for parameter in trained.parameters_mut() {
                 let expected = parameter.value.shape().clone();
-                let value = get(format!("{index}.value"))?;
-                if *value.shape() != expected {
-                    let found = value.shape();
-                    let text = format!("training state {index} has shape {found:?}, the model wants {expected:?}");
-                    return Err(candle_core::Error::Msg(text).into());
-                }
+                let mut get = |part: &str| take(&mut tensors, &format!("{index}.{part}"), &expected);
                 *parameter = Parameter {
-                    value,
-                    mean: get(format!("{index}.mean"))?.flatten_all()?.to_vec1()?,
-                    square: get(format!("{index}.square"))?.flatten_all()?.to_vec1()?,
+                    value: get("value")?,
+                    mean: get("mean")?.flatten_all()?.to_vec1()?,
+                    square: get("square")?.flatten_all()?.to_vec1()?,
                     gradient: vec![0.0; expected.elem_count()],
                 };
                 index += 1;
             }
         }
         self.steps = steps.first().map_or(0, |steps| *steps as usize);
-        Ok(())
+        match tensors.keys().min() {
+            Some(name) => Err(candle_core::Error::Msg(format!("nothing is trained that would have {name}")).into()),
+            None => Ok(()),
+        }
     }
+}
+
+/// Takes a tensor of this shape out of a state.
+fn take(tensors: &mut HashMap<String, Tensor>, name: &str, shape: &Shape) -> candle_core::Result<Tensor> {
+    let Some(tensor) = tensors.remove(name) else { bail!("training state lacks {name}") };
+    if tensor.shape() != shape {
+        bail!("{name} of the training state has shape {:?}, the model wants {shape:?}", tensor.shape());
+    }
+    Ok(tensor)
 }

@@ -168,6 +168,51 @@ fn a_restored_run_goes_on_as_if_never_stopped() {
 }
 
 #[test]
+fn a_state_that_does_not_fit_is_refused_by_name() {
+    let decoder = decoder("llama2-gqa");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("state.safetensors");
+    let scope = Scope { first_block: 1, embeddings: false, low_rank: None };
+    let mut trainer = Trainer::new(&decoder, scope, AdamW::default()).unwrap();
+    trainer.save(&file).unwrap();
+    let sound = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    trainer.restore(&file).unwrap();
+
+    let one = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
+    let two_steps = Tensor::new(&[1_u32, 2], &Device::Cpu).unwrap();
+    for (name, tensor) in
+        [("0.value", &one), ("0.mean", &one), ("1.square", &one), ("steps", &two_steps), ("99.mean", &one)]
+    {
+        let mut tensors = sound.clone();
+        tensors.insert(name.to_owned(), tensor.clone());
+        candle_core::safetensors::save(&tensors, &file).unwrap();
+        let error = trainer.restore(&file).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains(name), "{name}: {source}");
+    }
+}
+
+#[test]
+fn shipped_weights_are_rounded_as_each_is_stored() {
+    let decoder = decoder("llama2-gqa");
+    let (pack, rows) = batch();
+    let scope = Scope { first_block: 1, embeddings: false, low_rank: None };
+    let mut trainer = Trainer::new(&decoder, scope, AdamW::default()).unwrap();
+    run(&mut trainer, &pack, &rows, 2);
+    // Values share a matrix with keys in memory and not in the file.
+    let stored = |name: &str| if name.ends_with("v_proj.weight") { DType::F32 } else { DType::BF16 };
+    let shipped = trainer.shipped(0.0, |name| Ok(stored(name))).unwrap();
+    let blocks = shipped.blocks.iter().enumerate();
+    let shipped: BTreeMap<_, _> = blocks.flat_map(|(offset, block)| block.named(1 + offset).unwrap()).collect();
+    let masters = trainer.tensors(0.0).unwrap();
+    let rounded = masters.iter().map(|(name, tensor)| {
+        let tensor = tensor.to_dtype(stored(name)).unwrap().to_dtype(DType::F32).unwrap();
+        (name.clone(), tensor)
+    });
+    assert_equal(&shipped, &rounded.collect());
+}
+
+#[test]
 fn averaging_starts_from_the_masters_and_ends_at_the_base() {
     let decoder = decoder("llama2-gqa");
     let (pack, rows) = batch();
