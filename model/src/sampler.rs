@@ -63,9 +63,10 @@ impl Sampler {
 
 /// The tokens that `top_k` and then `top_p` leave, most probable first, with their probabilities; at least one.
 fn kept(probabilities: &[f32], top_p: f32, top_k: usize) -> Vec<(u32, f32)> {
-    // All tokens below this together weigh less than what top_p leaves out: they need not be sorted.
-    let below = (1.0 - top_p).max(0.0) / probabilities.len() as f32;
-    let candidates = (0..).zip(probabilities.iter().copied()).filter(|(_, p)| *p >= below || top_p >= 1.0);
+    // All tokens below this together weigh less than what top_p leaves out: they need not be sorted. With top_k they
+    // count, because top_p is then a share of what top_k leaves.
+    let below = if top_k == 0 { (1.0 - top_p).max(0.0) / probabilities.len() as f32 } else { 0.0 };
+    let candidates = (0..).zip(probabilities.iter().copied()).filter(|(_, p)| *p >= below);
     let mut candidates: Vec<(u32, f32)> = candidates.collect();
     let by_probability = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if (1..candidates.len()).contains(&top_k) {
@@ -187,6 +188,21 @@ mod tests {
             assert_eq!(kept(&probabilities, top_p, 0), sorted[..count], "top_p {top_p}");
         }
         assert_eq!(kept(&probabilities, 1.0, 7), sorted[..7]);
+        for (top_p, top_k) in [(0.5, 3), (0.9, 7), (0.9, 100), (0.99, 500), (0.3, 600)] {
+            let likeliest = &sorted[..top_k.min(sorted.len())];
+            let total: f64 = likeliest.iter().map(|(_, p)| f64::from(*p)).sum();
+            let mut mass = 0.0;
+            let count = likeliest.iter().take_while(|(_, p)| {
+                let before = mass;
+                mass += f64::from(*p);
+                before < f64::from(top_p) * total
+            });
+            let count = count.count();
+            assert_eq!(kept(&probabilities, top_p, top_k), sorted[..count], "top_p {top_p}, top_k {top_k}");
+        }
+        // The two unlikely tokens are part of what top_p is a share of.
+        let ids = |top_k| kept(&[0.87, 0.09, 0.02, 0.02], 0.9, top_k).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+        assert_eq!((ids(0), ids(4)), (vec![0, 1], vec![0, 1]));
     }
 
     #[test]
