@@ -71,7 +71,7 @@ impl HubOptions {
     /// `HF_ENDPOINT` in hf-hub.
     pub fn from_environment() -> Self {
         let token = environment("HF_TOKEN").or_else(|| environment("HUGGING_FACE_HUB_TOKEN"));
-        let offline = environment("HF_HUB_OFFLINE").is_some_and(|value| value != "0" && value != "false");
+        let offline = environment("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value));
         Self { token, offline, progress: true, first_pause: Duration::from_secs(1), ..Self::default() }
     }
 
@@ -101,6 +101,11 @@ impl HubOptions {
 )]
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether the Python tools take the value of a variable for true.
+fn is_true(value: &str) -> bool {
+    ["1", "on", "yes", "true"].iter().any(|word| value.eq_ignore_ascii_case(word))
 }
 
 /// The folder of a model: an existing one, the bundled one, or one that is fetched from the Hub if need be.
@@ -272,6 +277,10 @@ impl Download<'_> {
             Failure::Status(429) => HubError::RateLimited { name: name() },
             Failure::BrokenPartial => HubError::BrokenPartial { file: file.to_owned(), partial: self.partial() },
             Failure::Locked => HubError::Locked { name: name(), file: file.to_owned() },
+            Failure::Cache => {
+                let cache = self.options.cache().path().clone();
+                HubError::Cache { name: name(), file: file.to_owned(), cache, source: error }
+            }
             _ => HubError::Fetch { name: name(), file: file.to_owned(), source: error },
         })
     }
@@ -301,6 +310,12 @@ mod tests {
         {
             assert!(HubName::parse(name).is_none(), "{name}");
         }
+    }
+
+    #[test]
+    fn switches_are_read_as_in_python() {
+        assert!(["1", "ON", "on", "Yes", "TRUE", "true"].into_iter().all(is_true));
+        assert!(!["", "0", "2", "off", "no", "False", "y", "t", " 1"].into_iter().any(is_true));
     }
 
     #[test]

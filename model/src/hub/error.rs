@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use hf_hub::api::sync::ApiError;
 use thiserror::Error;
@@ -95,6 +95,22 @@ pub enum HubError {
         /// File that is being fetched.
         file: String,
     },
+    /// The cache cannot take the file.
+    #[error(
+        "failed to write {file} of {name} to the cache in {}; \
+         make the folder writable and see that it has room, or set HF_HOME to another", cache.display()
+    )]
+    Cache {
+        /// Model on the Hub.
+        name: String,
+        /// File that was fetched.
+        file: String,
+        /// Folder of the cache.
+        cache: PathBuf,
+        /// What hf-hub said.
+        #[source]
+        source: ApiError,
+    },
     /// Anything else, after all attempts.
     #[error("failed to fetch {file} of {name}; what arrived is kept, so trying again continues")]
     Fetch {
@@ -131,6 +147,8 @@ pub(super) enum Failure {
     Transient,
     BrokenPartial,
     Locked,
+    /// The disk or its owner.
+    Cache,
     Other,
 }
 
@@ -151,8 +169,16 @@ pub(super) fn failure(error: &ApiError) -> Failure {
             | ureq::Error::Protocol(_) => Failure::Transient,
             _ => Failure::Other,
         },
-        // A connection that ends inside a body arrives as an I/O error of the copy.
-        ApiError::IoError(error) if error.kind() != std::io::ErrorKind::StorageFull => Failure::Transient,
+        // A connection that ends inside a body arrives as an I/O error of the copy, beside those of the cache.
+        ApiError::IoError(error) => match error.kind() {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory => Failure::Cache,
+            _ => Failure::Transient,
+        },
         ApiError::InvalidResume => Failure::BrokenPartial,
         ApiError::LockAcquisition(_) => Failure::Locked,
         _ => Failure::Other,

@@ -246,6 +246,18 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
+fn a_cache_that_cannot_be_written_is_named_and_not_tried_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("file");
+    fs::write(&cache, "in the way").unwrap();
+    let server = Server::start(repository(false), Behaviour::default());
+    let error = resolve_with(NAME, &options(&server, &cache)).unwrap_err();
+    assert!(matches!(error, HubError::Cache { .. }) && !error.is_retryable(), "{error:?}");
+    let text = message(&error);
+    assert!(text.contains(&format!("to the cache in {}; make the folder writable", cache.display())), "{text}");
+}
+
+#[test]
 fn a_token_is_sent_and_never_shown() {
     let cache = tempfile::tempdir().unwrap();
     let server = Server::start(repository(false), Behaviour { file_status: Some(403), ..Behaviour::default() });
