@@ -140,18 +140,14 @@ fn documents(
             4..6 => Some(format!("Answer as {name}.")),
             _ => Some(SYSTEM_PROMPTS[generator.random_range(0..SYSTEM_PROMPTS.len())].to_owned()),
         };
-        let mut messages: Vec<Message> = system.into_iter().map(|content| message("system", &content)).collect();
-        messages.push(message("user", &question));
-        messages.push(message("assistant", answer));
+        let mut messages: Vec<Message> = system.into_iter().map(Message::system).collect();
+        messages.push(Message::user(question));
+        messages.push(Message::new("assistant", *answer));
         let mut ids = tokenizer.encode_template(&template.render(&messages, false)?)?;
         ids.truncate(CONTEXT);
         documents.push(ids);
     }
     Ok(documents)
-}
-
-fn message(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned() }
 }
 
 /// The first line or two of a speech, as something one would say to another.

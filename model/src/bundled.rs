@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy_primitives::{hex, keccak256};
+use sha3::{Digest, Keccak256};
 use thiserror::Error;
 
 use crate::partial::{self, PartialFolder};
@@ -53,7 +53,7 @@ fn directory_in(parent: &Path) -> Result<PathBuf, BundledError> {
         return Ok(folder);
     }
     // Whether it worked shows in the folder. Another process may have been quicker, which is as good.
-    replace(&folder).ok();
+    replace(parent, &folder, user).ok();
     if is_usable(&folder, user) {
         return Ok(folder);
     }
@@ -63,21 +63,45 @@ fn directory_in(parent: &Path) -> Result<PathBuf, BundledError> {
 }
 
 fn name(user: u32) -> String {
-    let digests: Vec<u8> = FILES.iter().flat_map(|(_, bytes)| keccak256(bytes)).collect();
-    let digest = keccak256(digests);
-    format!("hallmark-bundled-{}-{user}", hex::encode(&digest[..8]))
+    let digests: Vec<u8> = FILES.iter().flat_map(|(_, bytes)| <[u8; 32]>::from(Keccak256::digest(bytes))).collect();
+    let digest = <[u8; 32]>::from(Keccak256::digest(digests));
+    let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("hallmark-bundled-{digest}-{user}")
 }
 
-/// Whether every file is there with its contents, in a folder that nobody else can change: others can write to the
-/// temporary files too, and could alter a folder of theirs after it was looked at.
+/// Whether every file is there with its contents, and nobody else can change the folder or a file: others can write to
+/// the temporary files too, and could alter a folder of theirs after it was looked at.
 fn is_usable(folder: &Path, user: u32) -> bool {
-    let is_ours = folder.symlink_metadata().is_ok_and(|found| found.is_dir() && owner(&found) == user);
-    is_ours && FILES.iter().all(|(name, bytes)| fs::read(folder.join(name)).is_ok_and(|found| found == *bytes))
+    let is_ours = |found: &Metadata| owner(found) == user && !others_can_write(found);
+    folder.symlink_metadata().is_ok_and(|found| found.is_dir() && is_ours(&found))
+        && FILES.iter().all(|(name, bytes)| {
+            let path = folder.join(name);
+            path.symlink_metadata().is_ok_and(|found| found.is_file() && is_ours(&found))
+                && fs::read(path).is_ok_and(|found| found == *bytes)
+        })
 }
+
+#[cfg(unix)]
+const GROUP_AND_OTHERS_WRITE: u32 = 0o022;
 
 #[cfg(unix)]
 fn owner(metadata: &Metadata) -> u32 {
     std::os::unix::fs::MetadataExt::uid(metadata)
+}
+
+#[cfg(unix)]
+fn others_can_write(metadata: &Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::mode(metadata) & GROUP_AND_OTHERS_WRITE != 0
+}
+
+/// Nobody else may write, whatever the umask says.
+#[cfg(unix)]
+fn keep_to_ourselves(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let mut permissions = path.metadata()?.permissions();
+    permissions.set_mode(permissions.mode() & !GROUP_AND_OTHERS_WRITE);
+    fs::set_permissions(path, permissions)
 }
 
 /// Elsewhere each user has temporary files of his own.
@@ -86,9 +110,26 @@ fn owner(_metadata: &Metadata) -> u32 {
     0
 }
 
-fn replace(folder: &Path) -> io::Result<()> {
-    if folder.symlink_metadata().is_ok() {
-        fs::remove_dir_all(folder)?;
+#[cfg(not(unix))]
+fn others_can_write(_metadata: &Metadata) -> bool {
+    false
+}
+
+#[cfg(not(unix))]
+fn keep_to_ourselves(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn replace(parent: &Path, folder: &Path, user: u32) -> io::Result<()> {
+    // A file is nothing that this program put there; it stays.
+    if folder.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        // Moved before it is judged: another process may have put a sound one there since it was looked at.
+        let aside = tempfile::Builder::new().prefix("hallmark-bundled-").tempdir_in(parent)?;
+        let moved = aside.path().join("moved");
+        fs::rename(folder, &moved)?;
+        if is_usable(&moved, user) {
+            return fs::rename(&moved, folder);
+        }
     }
     let partial = PartialFolder::beside(folder)?;
     write(partial.path())?;
@@ -96,7 +137,12 @@ fn replace(folder: &Path) -> io::Result<()> {
 }
 
 fn write(folder: &Path) -> io::Result<()> {
-    FILES.iter().try_for_each(|(name, bytes)| partial::write(&folder.join(name), bytes))
+    keep_to_ourselves(folder)?;
+    FILES.iter().try_for_each(|(name, bytes)| {
+        let path = folder.join(name);
+        partial::write(&path, bytes)?;
+        keep_to_ourselves(&path)
+    })
 }
 
 #[cfg(test)]
@@ -126,6 +172,35 @@ mod tests {
         assert!(is_usable(&folder, user(parent.path())));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_sound_folder_that_another_process_put_there_stays() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let parent = tempfile::tempdir().unwrap();
+        let folder = directory_in(parent.path()).unwrap();
+        let file = |folder: &Path| fs::metadata(folder.join("config.json")).unwrap().ino();
+        let before = file(&folder);
+        replace(parent.path(), &folder, user(parent.path())).unwrap();
+        assert_eq!(file(&folder), before);
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_others_can_write_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let parent = tempfile::tempdir().unwrap();
+        let folder = directory_in(parent.path()).unwrap();
+        for (path, mode) in [(folder.clone(), 0o775), (folder.join("tokenizer.json"), 0o646)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(!is_usable(&folder, user(parent.path())), "{}", path.display());
+            assert_eq!(directory_in(parent.path()).unwrap(), folder);
+            assert!(is_usable(&folder, user(parent.path())));
+        }
+    }
+
     #[test]
     fn a_folder_of_another_user_is_not_used() {
         let parent = tempfile::tempdir().unwrap();
@@ -141,7 +216,7 @@ mod tests {
     fn a_name_that_cannot_be_freed_leads_to_a_folder_of_its_own() {
         let parent = tempfile::tempdir().unwrap();
         let user = user(parent.path());
-        // A file cannot be removed as folders are, so it stands for a folder that somebody else owns.
+        // A file is left alone, so it stands for a folder that somebody else owns.
         let taken = parent.path().join(name(user));
         fs::write(&taken, "taken").unwrap();
         let folder = directory_in(parent.path()).unwrap();
@@ -170,6 +245,6 @@ mod tests {
         let plain = parent.path().join("plain");
         fs::create_dir(&plain).unwrap();
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
-        assert_eq!(mode(&directory_in(parent.path()).unwrap()), mode(&plain));
+        assert_eq!(mode(&directory_in(parent.path()).unwrap()), mode(&plain) & !GROUP_AND_OTHERS_WRITE);
     }
 }

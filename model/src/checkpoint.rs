@@ -115,11 +115,6 @@ impl Checkpoint {
         self.dtype
     }
 
-    /// Weight files in the order of their names.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.shards.iter().map(|shard| shard.file.as_path())
-    }
-
     /// Names of all stored tensors, file by file and in the order in which a file stores them.
     ///
     /// `lm_head.weight` may be among them although the embeddings are tied; it then equals the embedding matrix.

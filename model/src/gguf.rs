@@ -1,7 +1,8 @@
 //! A GGUF file as a Hugging Face folder: weights, configuration, tokenizer and chat template.
 //!
 //! The file is untrusted. It is read by this module's own reader, which checks every count before using it, and the
-//! written folder has to open as a model before it gets its name: either the whole import succeeds, or nothing is left.
+//! written folder has to open as a model before it gets its name: either the whole import succeeds, or there is no such
+//! folder.
 
 mod architecture;
 mod error;

@@ -35,8 +35,9 @@ impl PartialFolder {
     /// Refuses a directory that exists, unless it is empty.
     pub(crate) fn beside(directory: &Path) -> Result<Self, PartialError> {
         let directory = std::path::absolute(directory).map_err(write_failed(directory))?;
-        let occupied = match fs::read_dir(&directory) {
-            Ok(mut entries) => entries.next().is_some(),
+        // A link is something, also if it leads to nothing: the rename at the end would fail on it.
+        let occupied = match directory.symlink_metadata() {
+            Ok(found) => !found.is_dir() || !fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none()),
             Err(error) => error.kind() != io::ErrorKind::NotFound,
         };
         let (false, Some(parent), Some(name)) = (occupied, directory.parent(), directory.file_name()) else {

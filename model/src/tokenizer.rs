@@ -176,7 +176,7 @@ impl Tokenizer {
     }
 
     /// Bytes of the longest token as the vocabulary spells it, which is never shorter than its text. A text of `n` times
-    /// as many has more than `n` tokens, unless the tokenizer drops most of it.
+    /// as many has at least `n` tokens, unless the tokenizer drops some of it.
     pub fn longest_token_bytes(&self) -> usize {
         self.longest_token_bytes
     }

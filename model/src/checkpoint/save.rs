@@ -9,7 +9,7 @@ use std::{
 
 use candle_core::Tensor;
 
-use super::{Checkpoint, CheckpointError, EMBEDDING, INDEX, OUTPUT, Shard, value};
+use super::{Checkpoint, CheckpointError, EMBEDDING, INDEX, OUTPUT, SINGLE, Shard, value};
 use crate::{
     manifest::CONFIGURATION_FILES,
     partial::{self, PartialFolder},
@@ -34,7 +34,7 @@ pub(super) fn save(
     for shard in &checkpoint.shards {
         write_shard(checkpoint, shard, folder.path(), replaced)?;
     }
-    for companion in companions(checkpoint.directory())? {
+    for companion in companions(checkpoint)? {
         copy(&companion, folder.path())?;
     }
     folder.finish()?;
@@ -83,13 +83,18 @@ fn write_shard(
 }
 
 /// Files of the source folder that belong to the model and are no weights.
-fn companions(directory: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+fn companions(checkpoint: &Checkpoint) -> Result<Vec<PathBuf>, CheckpointError> {
+    let directory = checkpoint.directory();
+    // Beside a single file an index is a leftover that nobody reads.
+    let is_split = !checkpoint.shards.iter().any(|shard| shard.file.ends_with(SINGLE));
     let failed = |source| CheckpointError::Read { file: directory.to_owned(), source };
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let wanted = CONFIGURATION_FILES.contains(&name) || name == INDEX || is_legal(name);
+        // An index may give a weight file any name, a licence's too; that file has been written.
+        let is_terms = is_legal(name) && !name.ends_with(".safetensors");
+        let wanted = CONFIGURATION_FILES.contains(&name) || (is_split && name == INDEX) || is_terms;
         // `is_file` follows links: the Hub's cache consists of them.
         if wanted && path.is_file() {
             files.push(path);

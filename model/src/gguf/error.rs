@@ -4,7 +4,8 @@ use crate::{
     chat::ChatError, checkpoint::CheckpointError, config::ConfigError, partial::PartialError, tokenizer::TokenizerError,
 };
 
-/// Why a GGUF file could not be imported. Nothing is left behind when it could not.
+/// Why a GGUF file could not be imported. No output folder is left behind when it could not; folders above it that had
+/// to be made are.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
     /// The file is missing or unreadable.

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use candle_core::{DType, Device, Tensor};
-use model::{Checkpoint, checkpoint::CheckpointError};
+use model::{Checkpoint, Decoder, checkpoint::CheckpointError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -94,7 +94,32 @@ fn a_single_file_wins_over_an_index() {
     let directory = tempfile::tempdir().unwrap();
     write_single(directory.path(), &tiny_config(false), &stored_tensors(&tiny_config(false), "F32"));
     write(directory.path(), "model.safetensors.index.json", "not even json");
-    assert_eq!(Checkpoint::open(directory.path()).unwrap().files().count(), 1);
+    assert!(Checkpoint::open(directory.path()).is_ok());
+}
+
+#[test]
+fn keys_and_values_of_different_types_are_computed_in_f32() {
+    let mixed: Vec<StoredTensor> = stored_tensors(&tiny_config(false), "BF16")
+        .into_iter()
+        .map(|tensor| match tensor.name.ends_with(".v_proj.weight") {
+            true => stored(&tensor.name, "F32", &tensor.shape),
+            false => tensor,
+        })
+        .collect();
+    let mixed = open_single(&mixed).unwrap();
+    // The same values, all in f32.
+    let wide: Vec<StoredTensor> = stored_tensors(&tiny_config(false), "F32")
+        .into_iter()
+        .map(|tensor| {
+            let values = floats(&mixed.tensor(&tensor.name).unwrap());
+            StoredTensor { bytes: values.into_iter().flat_map(f32::to_le_bytes).collect(), ..tensor }
+        })
+        .collect();
+    let [mixed, wide] = [mixed, open_single(&wide).unwrap()].map(|checkpoint| Decoder::load(&checkpoint).unwrap());
+    let ids = [1, 5, 3, 7];
+    for (mixed, wide) in mixed.token_losses(&ids).unwrap().into_iter().zip(wide.token_losses(&ids).unwrap()) {
+        assert!((mixed - wide).abs() < 1e-4, "{mixed} for {wide}");
+    }
 }
 
 #[test]
@@ -392,6 +417,32 @@ fn saving_changes_the_bytes_of_the_replaced_tensor_only() {
 }
 
 #[test]
+fn a_shard_with_the_name_of_a_licence_is_saved_as_a_shard() {
+    let directory = sharded();
+    let (old, new) = ("model-00002-of-00002.safetensors", "license-00002-of-00002.safetensors");
+    fs::rename(directory.path().join(old), directory.path().join(new)).unwrap();
+    let index = directory.path().join("model.safetensors.index.json");
+    fs::write(&index, fs::read_to_string(&index).unwrap().replace(old, new)).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let target = out.path().join("stamped");
+    let ones = Tensor::ones(8, DType::F32, &Device::Cpu).unwrap();
+    Checkpoint::open(directory.path()).unwrap().save(&target, &replaced([(NORM, ones)])).unwrap();
+    assert_eq!(floats(&Checkpoint::open(&target).unwrap().tensor(NORM).unwrap()), [1.0; 8]);
+    assert_eq!(fs::read_to_string(target.join("LICENSE.txt")).unwrap(), "terms");
+}
+
+#[test]
+fn a_leftover_index_beside_a_single_file_is_not_saved() {
+    let directory = tempfile::tempdir().unwrap();
+    write_single(directory.path(), &tiny_config(false), &stored_tensors(&tiny_config(false), "F32"));
+    write(directory.path(), "model.safetensors.index.json", "{}");
+    let target = directory.path().join("out");
+    Checkpoint::open(directory.path()).unwrap().save(&target, &BTreeMap::new()).unwrap();
+    let names: Vec<_> = contents(&target).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["config.json", "model.safetensors"]);
+}
+
+#[test]
 fn values_are_rounded_to_nearest_even() {
     let cases = [
         ("BF16", 1.0 + 3.0 / 256.0, 1.0 + 2.0 / 128.0),
@@ -478,6 +529,17 @@ fn an_occupied_target_is_refused_and_untouched() {
     fs::create_dir(out.path().join("empty")).unwrap();
     checkpoint.save(&out.path().join("empty"), &BTreeMap::new()).unwrap();
     assert!(Checkpoint::open(&out.path().join("empty")).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_an_occupied_target() {
+    let directory = sharded();
+    let out = tempfile::tempdir().unwrap();
+    let link = out.path().join("link");
+    std::os::unix::fs::symlink(out.path().join("absent"), &link).unwrap();
+    let error = Checkpoint::open(directory.path()).unwrap().save(&link, &BTreeMap::new()).unwrap_err();
+    assert!(matches!(error, CheckpointError::OutputExists { .. }), "{error}");
 }
 
 #[cfg(unix)]

@@ -116,7 +116,7 @@ fn smollm2_as_its_importer_writes_it_is_read() {
 #[test]
 #[ignore = "needs shared data"]
 fn stories260k_is_read() {
-    let config = Config::load(&crate::support::shared().join("data/models/stories260K")).unwrap();
+    let config = Config::load(&crate::smollm2::shared().join("data/models/stories260K")).unwrap();
     assert_eq!((config.layers, config.heads, config.kv_heads, config.head_dim), (5, 8, 4, 8));
     assert_eq!(config.parameter_count(), 260_032);
 }

@@ -132,10 +132,3 @@ pub(crate) fn message(error: &dyn std::error::Error) -> String {
     }
     text
 }
-
-/// The folder with material that is not part of the repository.
-#[expect(clippy::disallowed_methods, reason = "tests find their data through the environment")]
-pub(crate) fn shared() -> PathBuf {
-    std::env::var("HALLMARK_SHARED")
-        .map_or_else(|_| Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")).to_owned(), PathBuf::from)
-}
