@@ -6,5 +6,5 @@ pub mod server;
 pub mod state;
 pub mod usage;
 
-pub use server::{router, serve};
+pub use server::serve;
 pub use state::{AppState, Limits, ServedModel};

@@ -25,7 +25,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// All routes of the host.
-pub fn router(state: AppState) -> Router {
+fn router(state: AppState) -> Router {
     openai::router()
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(state.clone(), request_id))

@@ -66,8 +66,9 @@ pub struct Limits {
     pub body_bytes: usize,
     /// A body that takes longer to arrive is refused.
     pub body_timeout: Duration,
-    /// Requests between their first byte and their last, over all models; more are refused with 429. A job that works on
-    /// a request counts until it has ended, even if the client hung up.
+    /// Requests from the arrival of their headers until their answer is made, over all models; more are refused with
+    /// 429. Whole answers and the last few events of a stream may still wait for a slow reader. A job that works on a
+    /// request counts until it has ended, even if the client hung up.
     pub open_requests: usize,
     /// Bytes of all request bodies together from their arrival until they are token ids; what exceeds them is refused
     /// with 429. Not to be less than `body_bytes`.

@@ -21,7 +21,7 @@ impl Usage {
     }
 
     /// Counts one delivered token.
-    pub fn count(&mut self, _id: u32) {
+    pub fn count(&mut self) {
         let more = self.completion.checked_add(TokenCount::new(1));
         self.completion = more.unwrap_or(self.completion);
     }
@@ -49,8 +49,8 @@ mod tests {
     #[test]
     fn total_is_prompt_and_completion() {
         let mut usage = Usage::of_prompt(&[1, 2, 3]);
-        usage.count(9);
-        usage.count(9);
+        usage.count();
+        usage.count();
         assert_eq!((usage.prompt().get(), usage.completion().get(), usage.total().get()), (3, 2, 5));
     }
 }

@@ -159,10 +159,10 @@ impl ApiError {
     }
 
     /// 400 for a longer completion than this host generates.
-    pub(crate) fn completion_too_long(most: usize) -> Self {
+    pub(crate) fn completion_too_long(param: &str, most: usize) -> Self {
         let message =
             format!("This server generates at most {most} tokens for one request. Ask for no more than that.");
-        Self::invalid("invalid_value", message).about("max_tokens")
+        Self::invalid("invalid_value", message).about(param)
     }
 
     /// 504 for an answer that takes too long.

@@ -17,7 +17,7 @@ use tokio::{
 use super::{
     error::ApiError,
     fields::{Fields, Unsupported},
-    parameters::{HARMLESS, Parameters},
+    parameters::{HARMLESS, Parameters, TokenLimit},
     request::{Leave, RequestBody},
     sse,
     stop::StopMatcher,
@@ -211,18 +211,18 @@ async fn whole<E: Endpoint>(
 fn completion_limit(
     model: &ServedModel,
     prompt: usize,
-    asked: Option<NonZeroUsize>,
+    asked: Option<TokenLimit>,
     default: usize,
     limits: &Limits,
 ) -> Result<NonZeroUsize, ApiError> {
     let context = model.engine.context_length();
     let room = context.saturating_sub(prompt);
     let most = limits.max_completion_tokens;
-    let exceeded = || ApiError::context_exceeded(context, prompt, asked.map(NonZeroUsize::get));
+    let exceeded = || ApiError::context_exceeded(context, prompt, asked.map(|asked| asked.tokens.get()));
     match asked {
-        Some(asked) if asked.get() > room => Err(exceeded()),
-        Some(asked) if asked > most => Err(ApiError::completion_too_long(most.get())),
-        Some(asked) => Ok(asked),
+        Some(asked) if asked.tokens.get() > room => Err(exceeded()),
+        Some(asked) if asked.tokens > most => Err(ApiError::completion_too_long(asked.name, most.get())),
+        Some(asked) => Ok(asked.tokens),
         None => NonZeroUsize::new(room.min(default).min(most.get())).ok_or_else(exceeded),
     }
 }

@@ -2,7 +2,8 @@
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
+    http::Uri,
 };
 
 use super::{
@@ -19,8 +20,11 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<ModelList> {
 /// Ids contain slashes (`org/name`), as they are or as `%2F`.
 pub(super) async fn retrieve(
     State(state): State<AppState>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
 ) -> Result<Json<ModelObject>, ApiError> {
+    // What is not UTF-8 is no model's id; the client is told what it sent.
+    let Path(id) = id.map_err(|_| ApiError::model_not_found(uri.path().trim_start_matches("/v1/models/")))?;
     let model = state.model(&id).ok_or_else(|| ApiError::model_not_found(&id))?;
     Ok(Json(object(model)))
 }

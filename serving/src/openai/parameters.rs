@@ -27,7 +27,7 @@ const LONGEST_STOP_BYTES: usize = 1024;
 /// How to generate. No `Debug`: stop strings are as private as the prompt.
 pub(super) struct Parameters {
     /// The client's own limit on the completion.
-    pub(super) max_tokens: Option<NonZeroUsize>,
+    pub(super) max_tokens: Option<TokenLimit>,
     /// The seed is the client's, or 0 with `seeded` false.
     pub(super) sampling: SamplingParameters,
     /// Whether the client chose the seed.
@@ -36,6 +36,13 @@ pub(super) struct Parameters {
     pub(super) stop: Vec<String>,
     /// `None` for an answer in one piece.
     pub(super) stream: Option<StreamOptions>,
+}
+
+/// A limit on the completion, and the name under which it was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TokenLimit {
+    pub(super) name: &'static str,
+    pub(super) tokens: NonZeroUsize,
 }
 
 /// How to stream.
@@ -52,7 +59,7 @@ pub(super) struct StreamOptions {
 
 impl Parameters {
     /// Takes these fields. `limits` are the names under which this endpoint knows the token limit.
-    pub(super) fn take(fields: &mut Fields<'_>, limits: &[&str]) -> Result<Self, ApiError> {
+    pub(super) fn take(fields: &mut Fields<'_>, limits: &[&'static str]) -> Result<Self, ApiError> {
         let seed = take_integer(fields, "seed", i128::from(i64::MIN)..=i128::from(u64::MAX))?;
         let sampling = SamplingParameters {
             temperature: take_number(fields, "temperature", 0.0, 2.0)?.unwrap_or(1.0),
@@ -105,16 +112,16 @@ fn take_count(fields: &mut Fields<'_>, name: &str) -> Result<usize, ApiError> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-fn take_limit(fields: &mut Fields<'_>, names: &[&str]) -> Result<Option<NonZeroUsize>, ApiError> {
-    let mut limit = None;
-    for name in names {
+fn take_limit(fields: &mut Fields<'_>, names: &[&'static str]) -> Result<Option<TokenLimit>, ApiError> {
+    let mut limit: Option<TokenLimit> = None;
+    for &name in names {
         let Some(tokens) = take_integer(fields, name, 1..=i128::from(i64::MAX))? else { continue };
-        let tokens = usize::try_from(tokens).ok().and_then(NonZeroUsize::new);
-        if limit.is_some() && tokens != limit {
+        let tokens = NonZeroUsize::new(usize::try_from(tokens).unwrap_or(usize::MAX)).unwrap_or(NonZeroUsize::MIN);
+        if limit.is_some_and(|limit| limit.tokens != tokens) {
             let message = format!("{} contradict each other: send one of them.", names.join(" and "));
-            return Err(ApiError::invalid("invalid_value", message).about(*name));
+            return Err(ApiError::invalid("invalid_value", message).about(name));
         }
-        limit = tokens;
+        limit = Some(TokenLimit { name, tokens });
     }
     Ok(limit)
 }

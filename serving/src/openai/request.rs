@@ -24,7 +24,7 @@ pub(super) struct RequestBody {
 /// What a request counts for. It goes wherever the request goes, to other threads too.
 #[derive(Debug)]
 pub(super) struct Leave {
-    /// Held until the last byte of the answer.
+    /// Held until the answer is made: in one piece, or its last event in the queue of the connection.
     pub(super) open: OwnedSemaphorePermit,
     /// Held until the text is token ids; `None` for an empty body.
     pub(super) text: Option<OwnedSemaphorePermit>,

@@ -87,7 +87,7 @@ impl TextStream {
     fn take(&mut self, event: TokenEvent) -> String {
         match event {
             TokenEvent::Token(id) => {
-                self.usage.count(id);
+                self.usage.count();
                 self.decoder.push(id).map(|text| self.pass(&text)).unwrap_or_default()
             }
             TokenEvent::Finished(reason) => {

@@ -3,17 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use serving::{
-    Limits,
-    engine::{EngineError, builtin::BuiltinSettings},
-};
+use serving::{Limits, engine::EngineError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use crate::support::{
-    Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, count, events, eventually, real_model, with,
+    Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, count, events, eventually, with,
 };
 
 #[tokio::test]
@@ -73,22 +70,6 @@ async fn reader_that_hangs_up_cancels_the_engine() {
             eventually("the stream is cancelled", || engine.is_abandoned()).await;
         }
     }
-}
-
-#[tokio::test]
-async fn disconnect_frees_the_only_slot_of_a_real_engine() {
-    let settings = BuiltinSettings { streams: count(1), queue: 4, ..BuiltinSettings::default() };
-    let host = Host::start(real_model("bundled", &settings)).await;
-    // No end of text can come: every token is as good as the other at this temperature, and the limit is far.
-    let endless = json!({"stream": true, "temperature": 2.0, "seed": 1, "max_tokens": 200});
-    for _ in 0..8 {
-        let body = with(completion_body("First Citizen:"), endless.clone());
-        let response = host.send("/v1/completions", &body).await;
-        assert_eq!(response.status(), 200);
-        drop(response);
-    }
-    let text = host.complete(&with(completion_body("First Citizen:"), json!({"max_tokens": 4}))).await;
-    assert!(!text.is_empty());
 }
 
 #[tokio::test]

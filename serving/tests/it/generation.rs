@@ -111,6 +111,9 @@ async fn characters_arrive_whole() {
 
 #[tokio::test]
 async fn text_of_special_tokens_is_not_shown() {
-    let (host, _) = saying("").await;
-    assert_eq!(host.chat(&chat_body("Hi")).await, "");
+    let engine = ScriptedEngine::sending([ids("a"), vec![256], ids("b")].concat(), Ending::Finish);
+    let host = Host::start(byte_model(engine)).await;
+    for stream in [false, true] {
+        assert_eq!(host.chat(&with(chat_body("Hi"), json!({"stream": stream}))).await, "ab");
+    }
 }

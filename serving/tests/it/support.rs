@@ -76,10 +76,10 @@ pub(crate) enum Ending {
     Hang,
 }
 
-/// Says the same text to everybody, one token per byte.
+/// Says the same to everybody.
 #[derive(Debug)]
 pub(crate) struct ScriptedEngine {
-    pub(crate) text: String,
+    pub(crate) tokens: Vec<u32>,
     pub(crate) ending: Ending,
     pub(crate) refusal: Option<EngineError>,
     pub(crate) requests: Mutex<Vec<GenerationRequest>>,
@@ -87,19 +87,18 @@ pub(crate) struct ScriptedEngine {
 }
 
 impl ScriptedEngine {
+    /// One token per byte.
     pub(crate) fn saying(text: &str, ending: Ending) -> Arc<Self> {
-        Arc::new(Self {
-            text: text.to_owned(),
-            ending,
-            refusal: None,
-            requests: Mutex::default(),
-            hanging: Mutex::default(),
-        })
+        Self::sending(text.bytes().map(u32::from).collect(), ending)
+    }
+
+    pub(crate) fn sending(tokens: Vec<u32>, ending: Ending) -> Arc<Self> {
+        Arc::new(Self { tokens, ending, refusal: None, requests: Mutex::default(), hanging: Mutex::default() })
     }
 
     pub(crate) fn refusing(error: EngineError) -> Arc<Self> {
         Arc::new(Self {
-            text: String::new(),
+            tokens: Vec::new(),
             ending: Ending::Finish,
             refusal: Some(error),
             requests: Mutex::default(),
@@ -133,9 +132,9 @@ impl Engine for ScriptedEngine {
         let (sender, stream) = token_channel(request.max_tokens);
         let limit = request.max_tokens.get();
         self.requests.lock().unwrap().push(request);
-        self.text.bytes().take(limit).for_each(|byte| sender.send(byte.into()));
+        self.tokens.iter().take(limit).for_each(|id| sender.send(*id));
         match self.ending {
-            _ if self.text.len() > limit => sender.finish(FinishReason::Length),
+            _ if self.tokens.len() > limit => sender.finish(FinishReason::Length),
             Ending::Finish => sender.finish(FinishReason::Stop),
             Ending::Fail => sender.fail(EngineError::Compute { source: Arc::new(Scripted) }),
             Ending::Die => drop(sender),

@@ -20,6 +20,11 @@ async fn models_are_listed_and_retrieved() {
     insta::assert_snapshot!("model", json(host.get("/v1/models/bytes").await).await);
     insta::assert_snapshot!("unknown_model", json(host.get("/v1/models/org%2Fname").await).await);
     assert_eq!(host.get("/v1/models/org/name").await.status(), 404);
+    let response = host.get("/v1/models/%ff").await;
+    assert_eq!(response.status(), 404);
+    let error = response.json::<Value>().await.unwrap()["error"].take();
+    assert_eq!(error["code"], "model_not_found");
+    assert!(error["message"].as_str().unwrap().contains("'%ff'"), "{error}");
 }
 
 #[tokio::test]
