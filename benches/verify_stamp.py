@@ -199,6 +199,14 @@ def read_revealed(path):
         refuse(f"{path} is not the output of `fingerprint show --reveal --json` ({type(error).__name__})")
     if not fingerprints:
         refuse(f"{path} holds no fingerprint")
+    try:
+        check_revealed(path, fingerprints)
+    except (KeyError, IndexError, TypeError) as error:
+        refuse(f"{path} is not the output of `fingerprint show --reveal --json`: {type(error).__name__} {error}")
+    return fingerprints
+
+
+def check_revealed(path, fingerprints):
     for fingerprint in fingerprints:
         if fingerprint["response_id"] is None:
             refuse(f"{path} holds a set that is not drawn yet")
@@ -210,7 +218,6 @@ def read_revealed(path):
     names = [[s["name"] for s in f["surfaces"]] for f in fingerprints]
     if any(n != names[0] for n in names) or not names[0]:
         refuse(f"the fingerprints of {path} have different surfaces, or none")
-    return fingerprints
 
 
 def composable(chats):
@@ -505,9 +512,9 @@ class Bench:
         windows = [w for w in tokens.split(length) if len(w) == length]
         if not windows:
             refuse(f"{text} is shorter than one window of {length} tokens")
-        wanted = 4 if self.quick else arguments.windows or len(windows)
+        wanted = min(4 if self.quick else arguments.windows or len(windows), len(windows))
         # Evenly over the file, so that fewer windows are a sample of all of it.
-        return [windows[at * len(windows) // wanted] for at in range(min(wanted, len(windows)))]
+        return [windows[at * len(windows) // wanted] for at in range(wanted)]
 
     def check_sharing(self):
         """Behind a shared prefix a prompt must have the logits of a full forward."""
