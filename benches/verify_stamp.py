@@ -668,14 +668,13 @@ def main():
     for stamped, revealed in arguments.stamp:
         say(stamped)
         measured.append(bench.measure(stamped, revealed))
+        print(details(measured[-1]), flush=True)
     judged = [judge(measures) for measures in measured]
     passed = all(row["holds"] is not False for rows in judged for row in rows)
     if arguments.json:
         report = {"base": arguments.base, "seconds": round(time.time() - began, 1), "torch": torch.__version__, "passed": passed,
                   "stamps": [{"levels": rows, "measures": measures} for rows, measures in zip(judged, measured)]}
         Path(arguments.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for measures in measured:
-        print(details(measures))
     print("\n" + table(judged))
     say(f"{time.time() - began:.0f} s; {'every level holds' if passed else 'a level does not hold'}")
     sys.exit(0 if passed else 1)
