@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The result depends on the text, this file and the CPU's vector width alone (not on the number of threads): running it
-//! again reproduces the committed files. Takes about four minutes on two cores.
+//! again reproduces the committed files. Takes four minutes on two fast cores, a quarter of an hour on
+//! slow ones.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -118,7 +118,7 @@ pub(crate) fn panel(frame: Frame, panel: &Panel<'_>) -> Markup {
             (area.x_axis(&whole_steps(last_step, if frame.width < 500.0 { 5.0 } else { 10.0 }), "steps"))
             @if let Some((at, words)) = panel.mark {
                 line class="goal" x1=(n(area.left)) x2=(n(area.right)) y1=(n(area.y(at))) y2=(n(area.y(at))) {}
-                text class="goal-label" x=(n(area.right - 6.0)) y=(n(area.y(at) + mark_offset(&area, at))) text-anchor="end" { (words) }
+                text class="goal-label" x=(n(area.left + 6.0)) y=(n(area.y(at) + mark_offset(&area, at))) { (words) }
             }
             g class="stamped" {
                 polyline class="line" points=(area.polyline(&finite)) {}
@@ -132,7 +132,7 @@ pub(crate) fn panel(frame: Frame, panel: &Panel<'_>) -> Markup {
     }
 }
 
-/// The words of a mark stand below a line that runs along the top, else above it.
+/// The words of a mark stand where training starts, far from its end: below a line that runs along the top, else above it.
 fn mark_offset(area: &Area, at: f64) -> f64 {
     if area.y(at) - area.top < 24.0 { 16.0 } else { -7.0 }
 }
