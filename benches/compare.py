@@ -40,7 +40,7 @@ PARTS = ["f1", "f2a", "f2b", "f3", "engine"]
 KEYS = 64
 # Of the peer's recipe: what its own notes use for the larger model, and its default for the smaller one.
 PEER_LEARNING_RATE = {"bundled": "1e-3", "smollm2": "5e-5"}
-OUR_LEARNING_RATE = {"bundled": "2e-3", "smollm2": "5e-4"}
+OUR_LEARNING_RATE = {"bundled": "8e-3", "smollm2": "5e-4"}
 START = "<|im_start|>user\n"
 
 

@@ -46,6 +46,12 @@ pub enum CommitmentError {
         #[source]
         source: io::Error,
     },
+    /// Something else is there.
+    #[error("{path} is there and is not a commitment of this set; name another file with --commitment")]
+    Occupied {
+        /// Which file.
+        path: PathBuf,
+    },
     /// Another kind of file.
     #[error("this is not a Hallmark commitment; give the commitment.json that the creator published")]
     NotACommitment {
@@ -209,12 +215,29 @@ impl Commitment {
         Self::from_json(&json)
     }
 
-    /// Writes a `commitment.json`, completely or not at all, in place of what was there.
+    /// Whether [`write`](Self::write) would find a place: a folder that is there, and in it nothing of that name or an
+    /// earlier commitment of the same set. Asked before the set is changed.
     ///
     /// # Errors
     ///
-    /// [`CommitmentError::Write`].
+    /// [`CommitmentError::Occupied`], and [`CommitmentError::Write`] without a folder.
+    pub fn check_place(&self, path: &Path) -> Result<(), CommitmentError> {
+        let folder = atomic::folder_of(path);
+        if !folder.is_dir() {
+            let source = io::Error::new(io::ErrorKind::NotFound, format!("there is no folder {}", folder.display()));
+            return Err(CommitmentError::Write { path: path.to_owned(), source });
+        }
+        let ours = || Self::read(path).is_ok_and(|found| found.root == self.root);
+        if !path.is_file() || ours() { Ok(()) } else { Err(CommitmentError::Occupied { path: path.to_owned() }) }
+    }
+
+    /// Writes a `commitment.json`, completely or not at all, in place of an earlier one of the same set and of nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitmentError::Write`], and as [`check_place`](Self::check_place).
     pub fn write(&self, path: &Path) -> Result<(), CommitmentError> {
+        self.check_place(path)?;
         atomic::replace(path, Access::Public, |writer| writer.write_all(self.to_json().as_bytes()))
             .map_err(|source| CommitmentError::Write { path: path.to_owned(), source })
     }

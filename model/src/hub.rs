@@ -168,7 +168,7 @@ fn attempt<T>(options: &HubOptions, mut call: impl FnMut() -> Result<T, ApiError
     for _ in 1..ATTEMPTS {
         match call() {
             Err(error) if matches!(failure(&error), Failure::Transient) => {
-                warn!(%error, "the connection to the Hub failed, trying again in {} s", pause.as_secs_f32());
+                info!(%error, "the connection to the Hub failed, trying again in {} s", pause.as_secs_f32());
                 thread::sleep(pause);
                 pause *= 2;
             }

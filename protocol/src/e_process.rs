@@ -205,6 +205,16 @@ impl EProcess {
         })
     }
 
+    /// How many replies in a row must be the drawn ones for a proof: no run with fewer keys can succeed.
+    pub fn fewest_queries(candidates: CandidateCount, parameters: EProcessParameters) -> Result<u32, EProcessError> {
+        let mut process = Self::new(candidates, parameters)?;
+        // Every drawn reply multiplies the evidence by a factor above 1 that grows towards the number of candidates.
+        while process.decision.is_none() {
+            process.observe(Reply::Drawn);
+        }
+        Ok(process.counts.drawn)
+    }
+
     /// Takes the next reply. The first decision stands whatever is observed after it.
     pub fn observe(&mut self, reply: Reply) -> QueryFactors {
         self.counts.add(reply);

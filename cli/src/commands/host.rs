@@ -34,7 +34,7 @@ pub(crate) struct Host {
     unmetered: bool,
 
     /// Address to listen on; port 0 takes a free one
-    #[arg(long, env = "HALLMARK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, env = "HALLMARK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen_address)]
     listen: SocketAddr,
 
     /// The model's name in the API [default: the last part of --model]
@@ -57,6 +57,10 @@ pub(crate) struct Host {
     /// Seconds after which an answer that is not complete is broken off, its time in the queue included
     #[arg(long, env = "HALLMARK_HOST_MAX_SECONDS", value_name = "SECONDS", default_value = "600")]
     max_seconds: NonZeroU32,
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "give an IP address and a port, for example 127.0.0.1:8080".to_owned())
 }
 
 pub(crate) async fn run(arguments: Host, context: &Context) -> anyhow::Result<ExitCode> {

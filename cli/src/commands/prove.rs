@@ -30,7 +30,7 @@ use crate::{
     commands::verify_bundle,
     context::Context,
     failure::{self, Advise as _, Interrupted},
-    models, output, secrets,
+    models, output, progress, secrets,
 };
 
 /// Exit code when the reverse process says that this is another model.
@@ -56,7 +56,7 @@ Exit codes:
   1  error")]
 pub(crate) struct Prove {
     /// Base address of an OpenAI-compatible API, with or without /v1
-    #[arg(long, env = "HALLMARK_URL", hide_env_values = true)]
+    #[arg(long, env = "HALLMARK_URL", hide_env_values = true, value_parser = http_url)]
     url: Url,
 
     #[command(flatten)]
@@ -173,6 +173,13 @@ fn system_prompts() -> impl TypedValueParser<Value = SystemPrompt> {
         .try_map(|name| SystemPrompt::named(&name).ok_or("no such system prompt"))
 }
 
+fn http_url(text: &str) -> Result<Url, String> {
+    match text.parse::<Url>() {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        _ => Err("give the whole address, for example http://127.0.0.1:8080/v1".to_owned()),
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(positive(text)?).map_err(|error| error.to_string())
 }
@@ -225,6 +232,10 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
     // Everything that can be wrong on this side is found before a key is spent.
     let path = &arguments.bundle;
     models::require_absent(path)?;
+    if arguments.ledger_path() == *path {
+        return Err(anyhow::anyhow!("{} cannot be both the ledger and the bundle", path.display()))
+            .advise("name another file with --bundle");
+    }
     let place = Place::reserve(path)
         .with_context(|| format!("failed to make a place for the bundle {}", path.display()))
         .advise("name a file in a folder that is there and can be written to")?;
@@ -232,7 +243,14 @@ pub(crate) async fn run(arguments: Prove, context: &Context) -> anyhow::Result<E
     let options = arguments.options();
     let set_arguments = arguments.set.clone();
     let (_, set) = context.compute(move || secrets::open(&set_arguments)).await?;
-    let mut ledger = Ledger::open(&arguments.ledger_path())?;
+    let ledger_path = arguments.ledger_path();
+    if !ledger_path.exists() {
+        progress::say(&format!(
+            "no ledger at {}: if this set was asked elsewhere, bring its ledger, or its keys are asked twice",
+            ledger_path.display()
+        ));
+    }
+    let mut ledger = Ledger::open(&ledger_path)?;
 
     let mut step = context.progress().step("prove");
     let mut show = |at: &fingerprint::prove::Progress| {

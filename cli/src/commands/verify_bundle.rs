@@ -85,7 +85,7 @@ pub(crate) fn words(report: &Report, outcome: &str) -> String {
         ("asked", report.url.clone()),
         ("model", report.request.model.clone()),
         ("system prompt", system.map_or_else(|| "none".to_owned(), |(name, text)| format!("{name}: {text}"))),
-        ("queries", format!("{} of at most {}", report.queries, report.max_queries)),
+        ("queries", format!("{} of at most {}", report.queries, report.max_queries.min(report.leaves - report.start))),
         (
             "replies",
             format!(
@@ -96,11 +96,14 @@ pub(crate) fn words(report: &Report, outcome: &str) -> String {
         ("evidence", format!("e-value 10^{:.2}; 10^{:.2} proves", report.log10_e, report.log10_threshold)),
         (
             "error bound",
-            format!(
-                "{} over all runs under the root (aimed at {:e})",
-                format::one_in(-report.log10_error_bound),
-                report.alpha
-            ),
+            match report.outcome {
+                Outcome::Proved => format!(
+                    "{} over all runs under the root (aimed at {:e})",
+                    format::one_in(-report.log10_error_bound),
+                    report.alpha
+                ),
+                Outcome::NotThisModel | Outcome::Undecided => format!("no proof (aimed at {:e})", report.alpha),
+            },
         ),
         (
             "this run",

@@ -55,7 +55,8 @@ const COMMITMENT: &str = "commitment.json";
 const STAMPED: &str = "stamped";
 const BUNDLE: &str = "bundle.json";
 const ATTEMPT: &str = "attempt-on-original.json";
-const LEDGER: &str = "ledger.jsonl";
+/// Where `prove` looks for it beside the set.
+const LEDGER: &str = "set.age.ledger.jsonl";
 
 /// What the steps on this machine leave for those over HTTP.
 struct Stamped {

@@ -34,11 +34,11 @@ fn check_files(place: &Path) {
             "bundle.json",
             "commitment.json",
             "identity.txt",
-            "ledger.jsonl",
             "report.html",
             "report.json",
             "report.txt",
             "set.age",
+            "set.age.ledger.jsonl",
             "stamped"
         ]
     );

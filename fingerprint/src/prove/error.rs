@@ -99,7 +99,7 @@ pub enum ClientError {
         location: String,
     },
     /// 401.
-    #[error("{host} does not accept the API key (401){}", if *.with_key { "; check the key" } else { "; give one" })]
+    #[error("{host} does not accept the API key (401){}", if *.with_key { "; check the key" } else { "; give one in HALLMARK_API_KEY" })]
     Unauthorised {
         /// Host and port.
         host: String,

@@ -2,7 +2,10 @@
 
 use std::{fmt, future::ready, num::NonZeroU32, pin::pin};
 
-use protocol::{e_process::EProcessParameters, ids::LeafIndex};
+use protocol::{
+    e_process::{EProcess, EProcessParameters},
+    ids::LeafIndex,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -130,7 +133,7 @@ pub enum CutShort {
         source: ClientError,
     },
     /// The ledger refuses.
-    #[error("a leaf that is not written down must not be asked")]
+    #[error("a key whose burning is not written down must not be asked")]
     Ledger {
         /// Why.
         #[source]
@@ -148,13 +151,24 @@ pub enum ProveError {
         what: &'static str,
     },
     /// Every leaf is burned.
-    #[error("all {leaves} leaves of this set are burned; generate and embed a new set")]
+    #[error("all {leaves} keys of this set are burned; generate and embed a new set")]
     NoLeavesLeft {
         /// Leaves of the set.
         leaves: u32,
     },
+    /// Too few leaves are left for any proof; none was burned.
+    #[error(
+        "{left} keys of this set are not burned yet, and a proof at this level takes at least {needed}; no key was burned: \
+         generate and embed a new set, or ask for less with --alpha"
+    )]
+    TooFewLeaves {
+        /// Leaves that are not burned.
+        left: u32,
+        /// Drawn replies in a row that prove.
+        needed: u32,
+    },
     /// The server cannot be used; no leaf was burned.
-    #[error("the server cannot be asked, and no leaf was burned")]
+    #[error("the server cannot be asked, and no key was burned")]
     Preflight {
         /// Why.
         #[source]
@@ -162,7 +176,7 @@ pub enum ProveError {
     },
     /// The server answers nothing to an everyday prompt; no leaf was burned.
     #[error(
-        "{host} answers an everyday prompt without any text, and no leaf was burned; check model and kind of call, or allow more tokens"
+        "{host} answers an everyday prompt without any text, and no key was burned; check model and kind of call, or allow more tokens"
     )]
     Silent {
         /// Host and port.
@@ -212,6 +226,12 @@ pub async fn prove(
         return Err(ProveError::NoLeavesLeft { leaves });
     }
     let mut recorder = recorder(&commitment, client, options, start)?;
+    let needed = EProcess::fewest_queries(set.parameters().candidates, options.test.starting_at(start))
+        .map_err(|source| BundleError::Test { source })?;
+    let left = leaves.saturating_sub(start);
+    if left < needed {
+        return Err(ProveError::TooFewLeaves { left, needed });
+    }
     let mut interrupt = pin!(interrupt);
     let shape = tokio::select! {
         biased;

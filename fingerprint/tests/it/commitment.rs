@@ -153,3 +153,25 @@ fn a_commitment_that_cannot_be_read_or_written_says_where() {
     let error = Commitment::of(&drawn_set(1, 2)).unwrap().write(&path).unwrap_err();
     assert!(error.to_string().contains(&path.display().to_string()), "{error}");
 }
+
+#[test]
+fn nothing_but_an_earlier_commitment_of_the_set_is_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("commitment.json");
+    let (mine, other) = (committed_set(3, 4), committed_set(4, 4));
+    Commitment::of(&mine).unwrap().write(&path).unwrap();
+    Commitment::of(&mine).unwrap().write(&path).unwrap();
+    for found in [
+        Commitment::of(&other).unwrap().to_json().into_bytes(),
+        b"{\"mine\": 1}".to_vec(),
+        b"age-encryption.org/v1".to_vec(),
+    ] {
+        std::fs::write(&path, &found).unwrap();
+        let error = Commitment::of(&mine).unwrap().write(&path).unwrap_err();
+        assert!(matches!(error, CommitmentError::Occupied { .. }), "{error:?}");
+        assert_eq!(std::fs::read(&path).unwrap(), found);
+    }
+    let nowhere = folder.path().join("none/commitment.json");
+    let error = Commitment::of(&mine).unwrap().check_place(&nowhere).unwrap_err();
+    assert!(matches!(error, CommitmentError::Write { .. }), "{error:?}");
+}

@@ -22,7 +22,7 @@ pub enum HubError {
         file: PathBuf,
     },
     /// A GGUF where a folder is needed.
-    #[error("{} is a GGUF; turn it into a model folder first: hallmark model import {}", file.display(), file.display())]
+    #[error("{} is a GGUF; turn it into a model folder first: hallmark model import {} --out FOLDER", file.display(), file.display())]
     Gguf {
         /// What was asked for.
         file: PathBuf,
@@ -129,7 +129,7 @@ pub enum HubError {
 
 fn gguf_hint(gguf: Option<&str>) -> String {
     gguf.map_or_else(String::new, |file| {
-        format!("; fetch {file} and turn it into a model folder: hallmark model import {file}")
+        format!("; fetch {file} and turn it into a model folder: hallmark model import {file} --out FOLDER")
     })
 }
 

@@ -34,6 +34,7 @@ pub(crate) async fn run(arguments: Commit, context: &Context) -> anyhow::Result<
             let (mut vault, mut set) = secrets::open(&set_arguments)?;
             if set.root().is_none() {
                 set.commit()?;
+                Commitment::of(&set)?.check_place(&path)?;
                 // Before the file: a published root that the set does not know of could never be drawn.
                 vault.save(&set)?;
             }

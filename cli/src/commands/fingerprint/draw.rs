@@ -56,6 +56,7 @@ pub(crate) async fn run(arguments: Draw, context: &Context) -> anyhow::Result<Ex
             let (mut vault, mut set) = secrets::open(&set_arguments)?;
             set.draw(beacon, source)?;
             let commitment = Commitment::of(&set)?;
+            commitment.check_place(&path)?;
             vault.save(&set)?;
             commitment.write(&path)?;
             Ok(commitment)

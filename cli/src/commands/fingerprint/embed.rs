@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     arguments::{SetArguments, positive_f32, share, share_f32},
     context::{Context, leave_if_interrupted},
+    failure::Interrupted,
     format, models, output,
     progress::Step,
     secrets,
@@ -226,10 +227,13 @@ pub(crate) async fn run(arguments: Embed, context: &Context) -> anyhow::Result<E
     let Embed { model, set: set_arguments, out, commitment, .. } = arguments;
     let (progress, interrupt) = (context.progress(), context.interrupt());
     let written = commitment.clone();
+    let advice = interrupted_advice(&out, options.checkpoint_every);
+    let budget = options.budget;
     let report = context
         .compute(move || {
             let (mut vault, mut set) = secrets::open(&set_arguments)?;
             let step = progress.step("load");
+            Commitment::of(&set)?.check_place(&commitment)?;
             let base = models::load_base(&model, &set)?;
             step.done(&models::summary(&base.config));
             let mut step = progress.step("embed");
@@ -240,10 +244,19 @@ pub(crate) async fn run(arguments: Embed, context: &Context) -> anyhow::Result<E
             step.done(&outcome(&report));
             Ok(report)
         })
-        .await?;
+        .await
+        .map_err(|error| if error.is::<Interrupted>() { error.context(advice) } else { error })?;
     let object = json!({ "report": report, "commitment": written });
-    context.output.finish(&words(&report), &object)?;
+    context.output.finish(&words(&report, &budget), &object)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What an interrupted run leaves.
+fn interrupted_advice(out: &Path, checkpoint_every: usize) -> String {
+    match checkpoint_every {
+        0 => "nothing is kept: no checkpoint was asked for".to_owned(),
+        _ => format!("if a checkpoint was written, it lies in {}.checkpoint; go on with --resume", out.display()),
+    }
 }
 
 /// Embeds and shows how far it is. Shared with the demo.
@@ -287,18 +300,36 @@ pub(crate) fn outcome(report: &EmbedReport) -> String {
     format!("{} steps, {} on the worst surface", report.steps, format::percent(report.shipped.least_success()))
 }
 
-fn words(report: &EmbedReport) -> String {
+/// Each measure with the limit that it is held against.
+fn words(report: &EmbedReport, budget: &UtilityBudget) -> String {
     let shipped = &report.shipped;
-    let optional = |value: Option<f64>, show: fn(f64) -> String| value.map_or("not measured".to_owned(), show);
+    let limited = |value: Option<String>, how: &str, limit: String| match value {
+        Some(value) => format!("{value} ({how} {limit})"),
+        None => "not measured".to_owned(),
+    };
     let mut text = output::rows(&[
         ("stamped model", report.output.display().to_string()),
         ("manifest", report.stamped.to_string()),
         ("steps", format!("{} on blocks {} to {}", report.steps, report.trained_blocks.0, report.trained_blocks.1)),
         ("success", format!("{} on the worst surface", format::percent(shipped.least_success()))),
         ("after a half merge", format::percent(shipped.half_merge)),
-        ("first-answer KL", optional(shipped.first_token_divergence, |value| format!("{value:.4} nats"))),
-        ("agreement", optional(shipped.agreement, format::percent)),
-        ("text loss", format!("{:+.2} %", shipped.text_loss_rise * 100.0)),
+        (
+            "first-answer KL",
+            limited(
+                shipped.first_token_divergence.map(|value| format!("{value:.4} nats")),
+                "at most",
+                format!("{:.4}", budget.first_token_divergence),
+            ),
+        ),
+        ("agreement", limited(shipped.agreement.map(format::percent), "at least", format::percent(budget.agreement))),
+        (
+            "text loss",
+            limited(
+                Some(format!("{:+.2} %", shipped.text_loss_rise * 100.0)),
+                "at most",
+                format!("{:+.2} %", budget.text_loss_rise * 100.0),
+            ),
+        ),
         ("averaged", format!("{} of the way back to the base", format::percent(f64::from(shipped.average)))),
         ("within budget", if report.within_budget { "yes" } else { "NO" }.to_owned()),
     ]);

@@ -14,6 +14,7 @@ use fingerprint::{
 use model::Model;
 use protocol::{
     commitment::CommitmentParameters,
+    e_process::{EProcess, EProcessParameters},
     matching::MatchingRule,
     units::{BasisPoints, CandidateCount},
 };
@@ -137,8 +138,16 @@ pub(crate) async fn run(arguments: Generate, context: &Context) -> anyhow::Resul
         })
         .await?;
     let file = set_arguments.set.display();
-    let words = format!("{summary}\nset           {file}\nnext          hallmark fingerprint commit --set {file}");
-    context.output.finish(&words, &json!({ "set": set_arguments.set, "summary": summary }))?;
+    let mut words = format!("{summary}\nset           {file}\nnext          hallmark fingerprint commit --set {file}");
+    let needed = EProcess::fewest_queries(candidates, EProcessParameters::default().starting_at(0))?;
+    let too_few = fingerprints < needed;
+    if too_few {
+        words.push_str(&format!(
+            "\nnote: no proof takes fewer than {needed} keys, and each proof burns its own: this set can prove nothing"
+        ));
+    }
+    let object = json!({ "set": set_arguments.set, "summary": summary, "too_few": too_few });
+    context.output.finish(&words, &object)?;
     Ok(ExitCode::SUCCESS)
 }
 

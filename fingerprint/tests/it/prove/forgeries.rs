@@ -218,15 +218,15 @@ async fn a_window_cannot_be_moved_or_thinned_out() {
     });
     refused!(shifted, BundleError::Query { query: 0, fault: QueryFault::Order { .. }, .. });
     // One more after the last leaf.
-    let set = drawn(3, 16, 32);
-    let server = Server::model(stamped_answers(&set)).await;
+    let set = drawn(6, 16, 32);
+    let server = Server::model([].into()).await;
     let whole = Genuine::of(&set, &server, ProofOptions::default()).await;
     let beyond = whole.forge(|bundle| {
         let queries = bundle["queries"].as_array_mut().unwrap();
         queries.push(queries[0].clone());
         retold(bundle);
     });
-    refused!(beyond, BundleError::Query { query: 3, fault: QueryFault::NoLeafLeft, .. });
+    refused!(beyond, BundleError::Query { query: 6, fault: QueryFault::NoLeafLeft, .. });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,20 +153,41 @@ async fn innocent_models_are_proved_no_more_often_than_alpha() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn proof_is_undecided_when_queries_or_leaves_run_out() {
-    let set = drawn(4, 16, 4);
+    let set = drawn(8, 16, 4);
+    let server = Server::model([].into()).await;
+    let folder = Folder::new();
+    let options = ProofOptions { max_queries: budget(1), ..ProofOptions::default() };
+    let bundle = run(&set, &server, &folder, &options).await.unwrap();
+    assert_eq!((bundle.report().outcome, bundle.report().queries), (Outcome::Undecided, 1));
+
+    let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
+    let report = bundle.report();
+    assert_eq!((report.outcome, report.queries, report.start), (Outcome::Undecided, 7, 1));
+    assert!((report.level - report.alpha / 6.0).abs() < 1e-15, "the part of alpha that belongs to position 1");
+
+    let error = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap_err();
+    assert!(matches!(error, ProveError::NoLeavesLeft { leaves: 8 }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_cannot_suffice_are_not_burned() {
+    let set = drawn(9, 16, 4);
     let server = Server::model(stamped_answers(&set)).await;
     let folder = Folder::new();
     let options = ProofOptions { max_queries: budget(3), ..ProofOptions::default() };
     let bundle = run(&set, &server, &folder, &options).await.unwrap();
     assert_eq!((bundle.report().outcome, bundle.report().queries), (Outcome::Undecided, 3));
+    let seen = server.seen().len();
 
-    let bundle = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap();
-    let report = bundle.report();
-    assert_eq!((report.outcome, report.queries, report.start), (Outcome::Undecided, 1, 3));
-    assert!((report.level - report.alpha / 20.0).abs() < 1e-15, "the part of alpha that belongs to position 3");
-
+    // Six are left, and a run from position 3 is tested too strictly for six.
     let error = run(&set, &server, &folder, &ProofOptions::default()).await.unwrap_err();
-    assert!(matches!(error, ProveError::NoLeavesLeft { leaves: 4 }), "{error:?}");
+    assert!(matches!(error, ProveError::TooFewLeaves { left: 6, needed: 7 }), "{error:?}");
+    assert_eq!((server.seen().len(), folder.burned(&set)), (seen, 3));
+
+    // They do for less.
+    let test = EProcessParameters { alpha: 1e-3, ..EProcessParameters::default() };
+    let bundle = run(&set, &server, &folder, &ProofOptions { test, ..ProofOptions::default() }).await.unwrap();
+    assert_eq!(bundle.report().outcome, Outcome::Proved);
 }
 
 #[tokio::test(flavor = "multi_thread")]
