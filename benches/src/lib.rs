@@ -38,6 +38,18 @@ pub fn peak_rss_mib() -> anyhow::Result<Option<u64>> {
     Ok(kib.context("VmHWM is not a number")?.map(|kib| kib / 1024))
 }
 
+/// The middle one of the values, or the mean of the two in the middle; NaN of none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match (sorted.get(middle), sorted.len() % 2) {
+        (None, _) => f64::NAN,
+        (Some(value), 1) => *value,
+        (Some(value), _) => (sorted[middle - 1] + value) / 2.0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,5 +60,12 @@ mod tests {
         let loss = CrossEntropy::mean_of(2).at(&mut logits, 3);
         assert!((loss - 4.0_f64.ln() / 2.0).abs() < 1e-6);
         assert_eq!(logits, [0.125, 0.125, 0.125, -0.375]);
+    }
+
+    #[test]
+    fn the_median_does_not_depend_on_the_order() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert!(median(&[]).is_nan());
     }
 }

@@ -60,6 +60,12 @@ macro_rules! word {
             }
         }
 
+        impl From<$name> for B256 {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 // The alternate form writes the prefix; plain `Display` of a word may be shortened.
@@ -109,6 +115,32 @@ word! {
     Beacon;
     /// Digest of a proof bundle's canonical JSON.
     BundleDigest;
+    /// A model: the number of the ERC-721 token that owns the rights to it, big-endian.
+    ModelId;
+    /// One immutable version of a model's licence: the EIP-712 digest of its terms.
+    TermsId;
+    /// An escrow relation from one payer to one host in one token: the EIP-712 digest of its channel.
+    ChannelId;
+    /// EIP-712 digest of a lease as it was opened.
+    LeaseDigest;
+    /// EIP-712 digest of a payer's permission for a session key.
+    GrantDigest;
+    /// EIP-712 digest of a voucher.
+    VoucherDigest;
+    /// EIP-712 digest of a host's account of one request.
+    StatementDigest;
+    /// EIP-712 digest of a host's report of one epoch.
+    EpochCommitDigest;
+    /// EIP-712 digest of a verdict: what validators sign.
+    VerdictDigest;
+    /// Digest of the recipients of a royalty.
+    SplitRoot;
+    /// Digest of a chat template.
+    TemplateDigest;
+    /// Digest of a licence's legal text.
+    LegalTextDigest;
+    /// 32 bytes whose meaning depends on where they stand.
+    Word;
 }
 
 macro_rules! index {
@@ -145,6 +177,18 @@ index! {
     CandidateIndex(u16);
     /// Whose copy a draw is for.
     Tenant(u32);
+    /// A chain, by EIP-155.
+    ChainId(u64);
+    /// A host's right to serve under one version of the terms, from 1.
+    LeaseId(u64);
+    /// One of a channel's streams of payments. It belongs to the lease of its first claim.
+    Lane(u64);
+    /// One audit, from 1.
+    TaskId(u64);
+    /// A stretch of time that a lease reports on.
+    Epoch(u64);
+    /// A version of a model's terms, from 1.
+    TermsVersion(u32);
 }
 
 impl Tenant {

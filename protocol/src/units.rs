@@ -4,6 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    amount::{Amount, PricePerMillion, StakeWeight},
+    time::{Seconds, UnixMilliseconds, UnixSeconds},
+};
+
+mod amount;
+mod time;
+
 /// Why a number is not the quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
@@ -18,6 +26,12 @@ pub enum UnitError {
     CandidateCount {
         /// What was given.
         value: u16,
+    },
+    /// Not a decimal number below 2^128 in its shortest form.
+    #[error("{text:?} is not a whole number from 0 to 2^128 - 1 in decimal digits")]
+    Quantity {
+        /// The first characters of what was given.
+        text: String,
     },
 }
 
@@ -69,6 +83,8 @@ impl fmt::Display for TokenCount {
 pub struct BasisPoints(u16);
 
 impl BasisPoints {
+    /// No share.
+    pub const NOTHING: Self = Self(0);
     /// The whole.
     pub const WHOLE: Self = Self(10_000);
 
@@ -85,6 +101,23 @@ impl BasisPoints {
     /// The share as a fraction from 0 to 1, for probabilities; never for money.
     pub fn fraction(self) -> f64 {
         f64::from(self.0) / f64::from(Self::WHOLE.0)
+    }
+
+    /// This share of an amount, rounded down.
+    pub fn share_down(self, amount: Amount) -> Amount {
+        let share = u128::from(self.0);
+        // The quotient's part and the remainder's part by themselves, so that nothing passes 128 bits: a share is at
+        // most the whole, therefore the sum is at most the amount, and nothing saturates.
+        let (quotient, remainder) = (amount.get() / 10_000, amount.get() % 10_000);
+        Amount::new(quotient.saturating_mul(share).saturating_add(remainder.saturating_mul(share) / 10_000))
+    }
+
+    /// The sum, or `None` when it is more than the whole.
+    pub const fn checked_add(self, other: Self) -> Option<Self> {
+        match self.0.checked_add(other.0) {
+            Some(value) if value <= Self::WHOLE.0 => Some(Self(value)),
+            _ => None,
+        }
     }
 }
 
@@ -184,6 +217,20 @@ mod tests {
             prop_assert_eq!(BasisPoints::new(value).is_ok(), value <= 10_000);
             prop_assert_eq!(serde_json::from_str::<BasisPoints>(&value.to_string()).is_ok(), value <= 10_000);
         }
+
+        #[test]
+        fn a_share_is_the_product_rounded_down(amount: u128, share in 0_u16..=10_000) {
+            let exact = alloy_primitives::U256::from(amount) * alloy_primitives::U256::from(share)
+                / alloy_primitives::U256::from(10_000);
+            let found = BasisPoints::new(share).unwrap().share_down(Amount::new(amount));
+            prop_assert_eq!(alloy_primitives::U256::from(found.get()), exact);
+        }
+
+        #[test]
+        fn shares_add_up_to_the_whole_at_most(a in 0_u16..=10_000, b in 0_u16..=10_000) {
+            let sum = BasisPoints::new(a).unwrap().checked_add(BasisPoints::new(b).unwrap());
+            prop_assert_eq!(sum.map(BasisPoints::get), (a + b <= 10_000).then_some(a + b));
+        }
     }
 
     #[test]
@@ -193,6 +240,14 @@ mod tests {
         assert_eq!(CandidateCount::DEFAULT.mask(), 0b1111);
         assert!(serde_json::from_str::<CandidateCount>("12").is_err());
         assert_eq!(serde_json::to_string(&CandidateCount::DEFAULT).unwrap(), "16");
+    }
+
+    #[test]
+    fn the_whole_share_is_all_of_it() {
+        for amount in [0, 1, 9_999, 10_000, u128::MAX] {
+            assert_eq!(BasisPoints::WHOLE.share_down(Amount::new(amount)).get(), amount);
+            assert_eq!(BasisPoints::new(0).unwrap().share_down(Amount::new(amount)).get(), 0);
+        }
     }
 
     #[test]

@@ -1,0 +1,49 @@
+//! What people do on the chain, one function for each: typed values in, an [`Action`] out, and from its receipt what was made.
+//!
+//! [`Action`]: crate::client::Action
+
+pub mod leases;
+pub mod operators;
+pub mod payments;
+pub mod registry;
+
+use alloy::{
+    primitives::{Address, U256},
+    rpc::types::TransactionReceipt,
+    sol,
+    sol_types::SolEvent,
+};
+use protocol::units::Amount;
+
+use crate::client::{Action, ChainClient, ChainError};
+
+sol! {
+    /// What every payment token has.
+    #[derive(Debug)]
+    interface Erc20 {
+        function approve(address spender, uint256 amount) external returns (bool);
+        function allowance(address owner, address spender) external view returns (uint256);
+        function balanceOf(address account) external view returns (uint256);
+        function decimals() external view returns (uint8);
+        function symbol() external view returns (string);
+    }
+}
+
+/// The first event of a kind in a receipt.
+pub fn event<E: SolEvent>(receipt: &TransactionReceipt) -> Option<E> {
+    receipt.inner.logs().iter().find_map(|log| E::decode_log_data(log.data()).ok())
+}
+
+/// Lets `spender` take `amount` of the account's tokens, or `None` if it may take as much already.
+pub async fn allow(
+    chain: &ChainClient,
+    token: Address,
+    owner: Address,
+    spender: Address,
+    amount: Amount,
+) -> Result<Option<Action>, ChainError> {
+    let amount = U256::from(amount.get());
+    let allowance = chain.call(token, &Erc20::allowanceCall { owner, spender }).await?;
+    // Exactly what is needed: an allowance that outlives its use is a risk for nothing.
+    Ok((allowance < amount).then(|| Action::call("token approve", token, &Erc20::approveCall { spender, amount })))
+}

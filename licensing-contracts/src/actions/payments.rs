@@ -1,0 +1,110 @@
+//! Deposits, session keys, reports and claims.
+
+use alloy::primitives::Address;
+use protocol::{
+    ids::LeaseId,
+    messages::{Channel, EpochCommit, SessionGrant, Signed, Statement, Voucher, wire},
+    signature::Signature,
+    splits::Splits,
+    units::Amount,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bindings::{PaymentEscrow, UsageLog, escrow::IPaymentEscrow, same},
+    client::Action,
+    deployment::Deployment,
+};
+
+/// Failing to turn a message into the contract's copy of it would be a fault of the build.
+type Encoded = Result<Action, alloy::sol_types::Error>;
+
+/// Deposits into a channel. The escrow takes the tokens: allow it first.
+pub fn deposit(to: &Deployment, channel: &Channel, amount: Amount) -> Encoded {
+    let call = PaymentEscrow::depositCall { channel: same(&wire::Channel::from(channel))?, amount: amount.get() };
+    Ok(Action::call("deposit", to.payment_escrow, &call))
+}
+
+/// Announces a withdrawal.
+pub fn announce_withdrawal(to: &Deployment, channel: &Channel, amount: Amount) -> Encoded {
+    let channel = same(&wire::Channel::from(channel))?;
+    let call = PaymentEscrow::initiateWithdrawCall { channel, amount: amount.get() };
+    Ok(Action::call("announcement of a withdrawal", to.payment_escrow, &call))
+}
+
+/// Takes an announcement back.
+pub fn cancel_withdrawal(to: &Deployment, channel: &Channel) -> Encoded {
+    let call = PaymentEscrow::cancelWithdrawCall { channel: same(&wire::Channel::from(channel))? };
+    Ok(Action::call("cancellation of a withdrawal", to.payment_escrow, &call))
+}
+
+/// Takes out what was announced.
+pub fn withdraw(to: &Deployment, channel: &Channel) -> Encoded {
+    let call = PaymentEscrow::withdrawCall { channel: same(&wire::Channel::from(channel))? };
+    Ok(Action::call("withdraw", to.payment_escrow, &call))
+}
+
+/// Registers a session key under the payer's signature.
+pub fn grant(to: &Deployment, channel: &Channel, grant: &SessionGrant, signature: &Signature) -> Encoded {
+    let call = PaymentEscrow::registerGrantCall {
+        channel: same(&wire::Channel::from(channel))?,
+        newGrant: same(&wire::SessionGrant::from(grant))?,
+        signature: signature.as_bytes().to_vec().into(),
+    };
+    Ok(Action::call("grant", to.payment_escrow, &call))
+}
+
+/// Ends a session key's grant, after its thaw.
+pub fn revoke_grant(to: &Deployment, channel: &Channel, key: Address) -> Encoded {
+    let call = PaymentEscrow::revokeGrantCall { channel: same(&wire::Channel::from(channel))?, key };
+    Ok(Action::call("grant revoke", to.payment_escrow, &call))
+}
+
+/// A voucher with what proves it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// The voucher's channel.
+    pub channel: Channel,
+    /// Signed by the payer or a session key.
+    pub voucher: Signed<Voucher>,
+    /// The request in flight, signed by the lease key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<Signed<Statement>>,
+}
+
+/// Claims vouchers of one lease, whose terms name `splits`.
+pub fn claim(to: &Deployment, lease: LeaseId, splits: &Splits, claims: &[Claim]) -> Encoded {
+    let group = IPaymentEscrow::LeaseClaims {
+        leaseId: lease.get(),
+        splits: splits.iter().map(|split| wire::Split { recipient: split.recipient, bps: split.share.get() }).collect(),
+        claims: claims.iter().map(encode).collect(),
+    };
+    let call = PaymentEscrow::claimBatchCall { batch: vec![group] };
+    Ok(Action::call(format!("claim of {} vouchers", claims.len()), to.payment_escrow, &call))
+}
+
+fn encode(claim: &Claim) -> IPaymentEscrow::Claim {
+    let statement = claim.in_flight.as_ref();
+    IPaymentEscrow::Claim {
+        channel: (&claim.channel).into(),
+        voucher: (&claim.voucher.message).into(),
+        signature: claim.voucher.signature.as_bytes().to_vec().into(),
+        inFlight: statement.map(|signed| wire::Statement::from(&signed.message)).into_iter().collect(),
+        statementSignature: statement.map(|signed| signed.signature.as_bytes().to_vec().into()).unwrap_or_default(),
+    }
+}
+
+/// Reports an epoch's usage; the host sends it.
+pub fn report(to: &Deployment, report: &EpochCommit) -> Encoded {
+    let call = UsageLog::commitCall {
+        newReport: same(&wire::EpochCommit::from(report))?,
+        signature: alloy::primitives::Bytes::new(),
+    };
+    Ok(Action::call(format!("report of epoch {}", report.epoch), to.usage_log, &call))
+}
+
+/// Sends an account what the escrow holds for it.
+pub fn pay_out(to: &Deployment, token: Address, account: Address) -> Action {
+    Action::call("pay-out", to.payment_escrow, &PaymentEscrow::payOutCall { token, account })
+}

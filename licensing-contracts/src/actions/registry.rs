@@ -1,0 +1,128 @@
+//! Models, terms and fingerprint commitments.
+
+use alloy::{
+    consensus::Header,
+    eips::BlockNumberOrTag,
+    primitives::{B256, Bytes, U256},
+    providers::Provider,
+    rpc::types::TransactionReceipt,
+};
+use protocol::{
+    ids::{Beacon, CommitmentRoot, LeafIndex, ManifestDigest, ModelId, SetRoot, TermsId},
+    messages::{LicenseTerms, wire},
+    splits::Splits,
+};
+
+use super::event;
+use crate::{
+    bindings::{ModelRegistry, registry, same},
+    client::{Action, ChainClient, ChainError},
+    deployment::Deployment,
+};
+
+/// Registers a model to the sender.
+pub fn register(to: &Deployment, manifest: ManifestDigest, parents: &[ModelId], uri: &str) -> Action {
+    let parents = parents.iter().map(|parent| number(*parent)).collect();
+    let call = ModelRegistry::registerCall { manifestDigest: manifest.word(), parents, uri: uri.to_owned() };
+    Action::call("register", to.model_registry, &call)
+}
+
+/// The model that a receipt of [`register`] made.
+pub fn registered(receipt: &TransactionReceipt) -> Option<ModelId> {
+    event::<ModelRegistry::ModelRegistered>(receipt).map(|made| B256::from(made.modelId).into())
+}
+
+/// Publishes a version of a licence, with the recipients that its `splits` are the root of.
+pub fn publish_terms(
+    to: &Deployment,
+    terms: &LicenseTerms,
+    splits: &Splits,
+) -> Result<Action, alloy::sol_types::Error> {
+    let call = ModelRegistry::publishTermsCall {
+        newTerms: same(&wire::LicenseTerms::from(terms))?,
+        splits: splits
+            .iter()
+            .map(|split| registry::ModelRegistry::Split { recipient: split.recipient, bps: split.share.get() })
+            .collect(),
+    };
+    Ok(Action::call("terms publish", to.model_registry, &call))
+}
+
+/// The terms that a receipt of [`publish_terms`] made.
+pub fn published(receipt: &TransactionReceipt) -> Option<TermsId> {
+    event::<ModelRegistry::TermsPublished>(receipt).map(|made| made.termsId.into())
+}
+
+/// Stops new leases under terms.
+pub fn close_terms(to: &Deployment, terms: TermsId) -> Action {
+    Action::call("terms close", to.model_registry, &ModelRegistry::closeTermsCall { termsId: terms.word() })
+}
+
+/// Commits to fingerprints.
+pub fn commit_fingerprints(to: &Deployment, model: ModelId, root: CommitmentRoot, fingerprints: u32) -> Action {
+    let call = ModelRegistry::commitFingerprintsCall { modelId: number(model), root: root.word(), fingerprints };
+    Action::call("commit-fingerprints", to.model_registry, &call)
+}
+
+/// Records the randomness of the block that draws, whose RLP-encoded header is given.
+pub fn record_beacon(to: &Deployment, root: CommitmentRoot, header: Bytes) -> Action {
+    let call = ModelRegistry::recordBeaconCall { root: root.word(), header };
+    Action::call("recording of the draw block", to.model_registry, &call)
+}
+
+/// Publishes the root of the drawn set.
+pub fn publish_set(to: &Deployment, root: CommitmentRoot, set: SetRoot) -> Action {
+    let call = ModelRegistry::publishSetCall { root: root.word(), setRoot: set.word() };
+    Action::call("publication of the drawn set", to.model_registry, &call)
+}
+
+/// Marks fingerprints as opened.
+pub fn burn_opened(to: &Deployment, root: CommitmentRoot, leaves: &[LeafIndex]) -> Action {
+    let leaves = leaves.iter().map(|leaf| leaf.get()).collect();
+    let call = ModelRegistry::burnOpenedCall { root: root.word(), leaves };
+    Action::call("burning of opened fingerprints", to.model_registry, &call)
+}
+
+/// What the chain knows of a commitment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnChainCommitment {
+    /// Its model.
+    pub model: ModelId,
+    /// The block that draws.
+    pub draw_block: u64,
+    /// Fingerprints.
+    pub fingerprints: u32,
+    /// The draw block's randomness, once it is recorded.
+    pub beacon: Option<Beacon>,
+    /// Root of the drawn set, once it is published.
+    pub set: Option<SetRoot>,
+}
+
+/// Reads a commitment, or `None` if this root was never committed.
+pub async fn commitment(
+    chain: &ChainClient,
+    to: &Deployment,
+    root: CommitmentRoot,
+) -> Result<Option<OnChainCommitment>, ChainError> {
+    let found = chain.call(to.model_registry, &ModelRegistry::commitmentCall { root: root.word() }).await?;
+    Ok((found.drawBlock != 0).then(|| OnChainCommitment {
+        model: B256::from(found.modelId).into(),
+        draw_block: found.drawBlock,
+        fingerprints: found.fingerprints,
+        beacon: (!found.beacon.is_zero()).then(|| found.beacon.into()),
+        set: (!found.setRoot.is_zero()).then(|| found.setRoot.into()),
+    }))
+}
+
+/// The RLP-encoded header of a block, or `None` if the chain is not that long.
+pub async fn header(chain: &ChainClient, block: u64) -> Result<Option<Bytes>, ChainError> {
+    let found = chain.provider().get_block_by_number(BlockNumberOrTag::Number(block)).await;
+    let found = found.map_err(|source| ChainError::Rpc { attempted: format!("read block {block}"), source })?;
+    let encode = |header: &Header| alloy::rlp::encode(header).into();
+    Ok(found.map(|block| encode(&block.header.inner)))
+}
+
+/// A model's number as Solidity has it.
+pub fn number(model: ModelId) -> U256 {
+    U256::from_be_bytes(*model.as_bytes())
+}
