@@ -1,7 +1,9 @@
 //! One file per command: its arguments, and what it does with them.
 
+pub(crate) mod chain;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod devnet;
 pub(crate) mod fingerprint;
 pub(crate) mod host;
 pub(crate) mod model;
@@ -21,6 +23,17 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::VerifyBundle(arguments) => verify_bundle::run(&arguments, context),
         Command::Model(command) => Box::pin(model::run(command, context)).await,
         Command::Host(arguments) => Box::pin(host::run(arguments, context)).await,
+        Command::Devnet(arguments) => Box::pin(devnet::run(arguments, context)).await,
+        Command::Register(arguments) => Box::pin(chain::register::run(*arguments, context)).await,
+        Command::Terms(command) => Box::pin(chain::terms::run(command, context)).await,
+        Command::CommitFingerprints(arguments) => Box::pin(chain::commit_fingerprints::run(arguments, context)).await,
+        Command::Lease(command) => Box::pin(chain::lease::run(command, context)).await,
+        Command::Deposit(arguments) => Box::pin(chain::deposit::run(arguments, context)).await,
+        Command::Grant(arguments) => Box::pin(chain::grant::run(arguments, context)).await,
+        Command::Withdraw(arguments) => Box::pin(chain::withdraw::run(arguments, context)).await,
+        Command::Claim(arguments) => Box::pin(chain::claim::run(arguments, context)).await,
+        Command::Operator(command) => Box::pin(chain::operator::run(command, context)).await,
+        Command::Status(arguments) => Box::pin(chain::status::run(arguments, context)).await,
         Command::Completions(arguments) => completions::run(&arguments, context),
     }
 }

@@ -6,6 +6,7 @@ mod commands;
 mod context;
 mod demo;
 mod failure;
+mod folders;
 mod format;
 mod hosting;
 mod logs;

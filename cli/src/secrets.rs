@@ -2,11 +2,13 @@
 
 use std::{env, path::Path};
 
+use alloy::signers::local::PrivateKeySigner;
+use anyhow::Context as _;
 use fingerprint::{
     set::FingerprintSet,
     vault::{Vault, VaultKey},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     arguments::{SetArguments, UnlockArguments},
@@ -15,6 +17,8 @@ use crate::{
 
 const PASSPHRASE: &str = "HALLMARK_PASSPHRASE";
 const API_KEY: &str = "HALLMARK_API_KEY";
+const PRIVATE_KEY: &str = "HALLMARK_PRIVATE_KEY";
+const KEYSTORE_PASSWORD: &str = "HALLMARK_KEYSTORE_PASSWORD";
 
 /// What opens or closes a set: the identity file if one is given, else the passphrase of the environment.
 pub(crate) fn vault_key(unlock: &UnlockArguments) -> anyhow::Result<VaultKey> {
@@ -41,6 +45,25 @@ fn open_with(path: &Path, unlock: &UnlockArguments) -> anyhow::Result<(Vault, Fi
 /// The key for the server that `prove` asks; local servers need none.
 pub(crate) fn api_key() -> anyhow::Result<Option<SecretString>> {
     secret(API_KEY)
+}
+
+/// Who signs on the chain: the account of a keystore file if one is given, else the key of the environment.
+pub(crate) fn signer(keystore: Option<&Path>) -> anyhow::Result<PrivateKeySigner> {
+    if let Some(keystore) = keystore {
+        let password = secret(KEYSTORE_PASSWORD)?
+            .with_context(|| format!("the keystore {} is encrypted", keystore.display()))
+            .advise(format!("set {KEYSTORE_PASSWORD}"))?;
+        return PrivateKeySigner::decrypt_keystore(keystore, password.expose_secret())
+            .with_context(|| format!("failed to open the keystore {}", keystore.display()))
+            .advise(format!("check the file, and the password in {KEYSTORE_PASSWORD}"));
+    }
+    let key = secret(PRIVATE_KEY)?
+        .context("no account to sign with")
+        .advise(format!("give a keystore file with --keystore, or a key in {PRIVATE_KEY}"))?;
+    // The parser's own error would quote what it was given.
+    key.expose_secret()
+        .parse()
+        .map_err(|_| anyhow::anyhow!("{PRIVATE_KEY} is not a private key: 64 hexadecimal digits"))
 }
 
 fn secret(name: &str) -> anyhow::Result<Option<SecretString>> {

@@ -2,7 +2,26 @@
 
 use crate::support::{folder, run, run_with};
 
-const COMMANDS: [&str; 7] = ["demo", "fingerprint", "prove", "verify-bundle", "model", "host", "completions"];
+const COMMANDS: [&str; 18] = [
+    "demo",
+    "fingerprint",
+    "prove",
+    "verify-bundle",
+    "model",
+    "host",
+    "devnet",
+    "register",
+    "terms",
+    "commit-fingerprints",
+    "lease",
+    "deposit",
+    "grant",
+    "withdraw",
+    "claim",
+    "operator",
+    "status",
+    "completions",
+];
 const FINGERPRINT: [&str; 7] = ["generate", "commit", "draw", "embed", "check", "show", "export"];
 
 /// The names under "Commands:" in a help text.

@@ -1,0 +1,215 @@
+//! `hallmark terms publish | close`
+
+use std::process::ExitCode;
+
+use alloy::primitives::{Address, B256};
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use licensing_contracts::{actions::registry, bindings::ModelRegistry};
+use protocol::{
+    ids::{ModelId, TermsId, TermsVersion, TokenizerDigest},
+    messages::LicenseTerms,
+    money::Prices,
+    splits::{Split, Splits},
+    units::{BasisPoints, PricePerMillion, Seconds, StakeWeight, UnixSeconds},
+};
+use serde_json::{Value, json};
+
+use super::{SendArguments, Session, Token, duration};
+use crate::context::Context;
+
+/// Publish and close licences of a model
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Publish(Box<Publish>),
+    Close(Close),
+}
+
+/// Publish the next version of a model's licence
+///
+/// It cannot be changed afterwards: hosts that open leases under it rely on it. Prices are in whole tokens per million.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  hallmark terms publish --model-id 0x… --royalty 1000 --floor-prompt 0.02 --floor-completion 0.06 --min-bond 50")]
+pub(crate) struct Publish {
+    /// The model
+    #[arg(long, env = "HALLMARK_MODEL_ID", value_name = "0xHEX")]
+    model_id: ModelId,
+
+    #[command(flatten)]
+    terms: TermsArguments,
+
+    #[command(flatten)]
+    send: SendArguments,
+}
+
+/// Take no new leases under terms; those that run go on
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  hallmark terms close --terms-id 0x…")]
+pub(crate) struct Close {
+    /// The terms
+    #[arg(long, env = "HALLMARK_TERMS_ID", value_name = "0xHEX")]
+    terms_id: TermsId,
+
+    #[command(flatten)]
+    send: SendArguments,
+}
+
+/// What a licence says.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Terms")]
+pub(crate) struct TermsArguments {
+    /// Payment token [default: the development chain's test token]
+    #[arg(long, env = "HALLMARK_PAYMENT_TOKEN", value_name = "ADDRESS")]
+    payment_token: Option<Address>,
+
+    /// Royalty of what a claim pays, in basis points
+    #[arg(long, value_name = "BP", default_value = "1000", value_parser = basis_points)]
+    royalty: BasisPoints,
+
+    /// Least royalty per million requests, in tokens
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    floor_request: String,
+
+    /// Least royalty per million prompt tokens
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    floor_prompt: String,
+
+    /// Least royalty per million cached prompt tokens
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    floor_cached: String,
+
+    /// Least royalty per million completion tokens
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    floor_completion: String,
+
+    /// Validators' share of what a claim pays, in basis points
+    #[arg(long, value_name = "BP", default_value = "100", value_parser = basis_points)]
+    validators: BasisPoints,
+
+    /// Someone who shares the royalty, and how much of it, in basis points; may be repeated
+    #[arg(long = "split", value_name = "ADDRESS=BP", value_parser = split)]
+    splits: Vec<Split>,
+
+    /// Least bond of a lease
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    min_bond: String,
+
+    /// Least restaked allocation of a host, in the smallest unit of the strategies' tokens
+    #[arg(long, value_name = "SHARES", default_value_t = 0)]
+    min_restake: u128,
+
+    /// How long leases can run from now
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = duration)]
+    valid_for: Seconds,
+
+    /// How long reported use may stay unpaid
+    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = duration)]
+    dispute_window: Seconds,
+
+    /// Digest of the tokenizer that bills are counted with [default: the registered model's]
+    #[arg(long, value_name = "0xHEX")]
+    tokenizer: Option<TokenizerDigest>,
+
+    /// Digest of the chat template
+    #[arg(long, value_name = "0xHEX", default_value_t = B256::ZERO)]
+    template: B256,
+
+    /// Digest of the licence's legal text
+    #[arg(long, value_name = "0xHEX", default_value_t = B256::ZERO)]
+    legal_text: B256,
+}
+
+/// Terms on the chain.
+pub(crate) struct Published {
+    id: Option<TermsId>,
+    terms: LicenseTerms,
+    splits: Splits,
+}
+
+impl Published {
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = vec![("terms version", self.terms.version.to_string())];
+        rows.extend(self.id.map(|id| ("terms", id.to_string())));
+        rows
+    }
+
+    pub(crate) fn object(&self) -> Value {
+        json!({ "id": self.id, "terms": self.terms, "splits": self.splits })
+    }
+}
+
+pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Publish(arguments) => {
+            let Publish { model_id, terms, send } = *arguments;
+            let mut session = send.open().await?;
+            let call = ModelRegistry::modelCall { modelId: registry::number(model_id) };
+            let model = session.client().call(session.deployment.model_registry, &call).await?;
+            let version = model.termsVersion.saturating_add(1);
+            let published = publish(&mut session, model_id, version, &terms, None).await?;
+            session.finish(context, &published.rows(), published.object())?;
+        }
+        Command::Close(Close { terms_id, send }) => {
+            let mut session = send.open().await?;
+            let action = registry::close_terms(&session.deployment, terms_id);
+            session.act(&action).await?;
+            session.finish(context, &[("terms", terms_id.to_string())], json!({ "terms": terms_id }))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes terms of a model. `tokenizer` is the model's, where it is known.
+pub(crate) async fn publish(
+    session: &mut Session,
+    model: ModelId,
+    version: u32,
+    arguments: &TermsArguments,
+    tokenizer: Option<TokenizerDigest>,
+) -> anyhow::Result<Published> {
+    let token = Token::find(session.client(), &session.deployment, arguments.payment_token).await?;
+    let now = session.client().head().await?.timestamp_s;
+    let price = |text: &str| anyhow::Ok(PricePerMillion::new(token.amount(text)?.get()));
+    let splits = Splits::new(arguments.splits.clone())?;
+    let from = UnixSeconds::new(now);
+    let terms = LicenseTerms {
+        model,
+        version: TermsVersion::new(version),
+        payment_token: token.address,
+        royalty: arguments.royalty,
+        floors: Prices {
+            request: price(&arguments.floor_request)?,
+            prompt: price(&arguments.floor_prompt)?,
+            cached: price(&arguments.floor_cached)?,
+            completion: price(&arguments.floor_completion)?,
+        },
+        validators: arguments.validators,
+        splits: splits.root(),
+        min_bond: token.amount(&arguments.min_bond)?,
+        min_restake: StakeWeight::new(arguments.min_restake),
+        valid_from: from,
+        valid_to: from.checked_add(arguments.valid_for).context("--valid-for is longer than time lasts")?,
+        dispute_window: arguments.dispute_window,
+        tokenizer: arguments.tokenizer.or(tokenizer).unwrap_or_else(|| B256::ZERO.into()),
+        template: arguments.template.into(),
+        legal_text: arguments.legal_text.into(),
+    };
+    // What the contract checks, said before anything is sent.
+    terms.shares()?;
+    let action = registry::publish_terms(&session.deployment, &terms, &splits)?;
+    let receipt = session.act(&action).await?;
+    Ok(Published { id: receipt.as_ref().and_then(registry::published), terms, splits })
+}
+
+pub(crate) fn basis_points(text: &str) -> Result<BasisPoints, String> {
+    let wrong = || "give a whole number from 0 to 10000: 100 is one percent".to_owned();
+    text.parse().map_err(|_| wrong()).and_then(|value| BasisPoints::new(value).map_err(|_| wrong()))
+}
+
+pub(crate) fn split(text: &str) -> Result<Split, String> {
+    let wrong = || "give an address and a share in basis points: 0x…=2500".to_owned();
+    let (recipient, share) = text.split_once('=').ok_or_else(wrong)?;
+    Ok(Split { recipient: recipient.parse().map_err(|_| wrong())?, share: basis_points(share)? })
+}

@@ -1,0 +1,134 @@
+//! `hallmark devnet`
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use licensing_contracts::{
+    deploy::ProtocolSetup,
+    deployment::Deployment,
+    devchain::Config,
+    devnet::{ACCOUNTS, Devnet},
+    eigenlayer::core::CoreBytecode,
+};
+use serde_json::json;
+
+use crate::{context::Context, failure::Advise as _, folders, output, progress};
+
+/// Run a local chain with everything on it
+///
+/// An Ethereum chain inside this process, with EigenLayer's released core, Hallmark's contracts, a test token, and accounts
+/// whose keys everybody knows. A block is mined for each transaction. Its bytecode of EigenLayer is fetched once, through
+/// cargo; from then on everything is offline.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  hallmark devnet
+  hallmark devnet --port 8546 --deployment local.json --state local.chain")]
+pub(crate) struct DevnetArguments {
+    /// Port of the JSON-RPC server on this machine; 0 takes a free one
+    #[arg(long, env = "HALLMARK_DEVNET_PORT", value_name = "PORT", default_value_t = 8545)]
+    port: u16,
+
+    /// Where the addresses of the contracts are written
+    #[arg(long, env = "HALLMARK_DEPLOYMENT", value_name = "FILE", default_value = "deployment.json")]
+    deployment: PathBuf,
+
+    /// Go on with the chain in this file, if it is there, and write it when the command ends
+    #[arg(long, env = "HALLMARK_DEVNET_STATE", value_name = "FILE")]
+    state: Option<PathBuf>,
+
+    /// EigenLayer's bytecode, as another machine has it in its cache [default: fetched once, through cargo]
+    #[arg(long, env = "HALLMARK_EIGENLAYER_CORE", value_name = "FILE")]
+    eigenlayer_core: Option<PathBuf>,
+
+    /// Number of the chain
+    #[arg(long, env = "HALLMARK_CHAIN_ID", value_name = "NUMBER", default_value_t = 31_337)]
+    chain_id: u64,
+}
+
+pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow::Result<ExitCode> {
+    // An empty block now and then keeps `latest` beside the clock while nobody sends anything.
+    let config =
+        Config { chain_id: arguments.chain_id, idle_block_after: Some(Duration::from_secs(2)), ..Config::default() };
+    let devnet = match arguments.state.as_deref().filter(|state| state.exists()) {
+        Some(state) => resume(config, state, &arguments.deployment)?,
+        None => {
+            let core = core_bytecode(arguments.eigenlayer_core.clone(), context).await?;
+            let devnet = Devnet::start(config, &core, &ProtocolSetup::development()).await?;
+            devnet.deployment().write(&arguments.deployment)?;
+            devnet
+        }
+    };
+    let stop = context.interrupt();
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
+    let server = devnet
+        .chain()
+        .serve(listen, &stop)
+        .await
+        .with_context(|| format!("failed to listen on {listen}"))
+        .advise("choose another --port; 0 takes a free one")?;
+    report(context, &devnet, &server.url(), &arguments.deployment)?;
+    progress::say("press Ctrl-C to stop");
+    server.stopped().await;
+    if let Some(state) = &arguments.state {
+        devnet.chain().save(state)?;
+        progress::say(&format!("the chain is in {}", state.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn resume(config: Config, state: &Path, deployment: &Path) -> anyhow::Result<Devnet> {
+    let contracts = Deployment::read(deployment)
+        .advise("name the deployment file that was written with this chain, or start a new chain without --state")?;
+    Ok(Devnet::resume(config, state, contracts)?)
+}
+
+/// EigenLayer's bytecode: from a file that is named, from the cache, or through cargo.
+pub(crate) async fn core_bytecode(file: Option<PathBuf>, context: &Context) -> anyhow::Result<CoreBytecode> {
+    let cache = folders::cache()?;
+    context
+        .compute(move || {
+            let core = match file {
+                Some(file) => CoreBytecode::read(&file),
+                None => CoreBytecode::load(&cache, &folders::cargo()),
+            };
+            core.map_err(anyhow::Error::from)
+        })
+        .await
+}
+
+fn report(context: &Context, devnet: &Devnet, url: &str, file: &Path) -> anyhow::Result<()> {
+    let deployment = devnet.deployment();
+    let mut rows = vec![
+        ("RPC", url.to_owned()),
+        ("chain", deployment.chain_id.to_string()),
+        ("deployment", file.display().to_string()),
+        ("ModelRegistry", deployment.model_registry.to_string()),
+        ("LeaseManager", deployment.lease_manager.to_string()),
+        ("PaymentEscrow", deployment.payment_escrow.to_string()),
+        ("UsageLog", deployment.usage_log.to_string()),
+        ("AuditServiceManager", deployment.audit_service_manager.to_string()),
+        ("EvidenceCourt", deployment.evidence_court.to_string()),
+    ];
+    if let Some(token) = deployment.test_token {
+        rows.push(("test token", token.to_string()));
+    }
+    let mut words = output::rows(&rows);
+    words.push_str(
+        "\nAccounts, each with 10,000 coins and 1,000,000 test tokens. Their keys are public: for this chain only.\n",
+    );
+    for account in ACCOUNTS {
+        words.push_str(&format!("  {:<10} {}  {}\n", account.role, account.address, account.key));
+    }
+    let accounts: Vec<_> = ACCOUNTS
+        .iter()
+        .map(|account| json!({ "role": account.role, "address": account.address, "private_key": account.key }))
+        .collect();
+    let object = json!({ "rpc": url, "deployment": deployment, "file": file, "accounts": accounts });
+    context.output.finish(&words, &object)
+}
