@@ -99,7 +99,7 @@ async fn record_beacon(
     let interrupt = context.interrupt();
     loop {
         let height = session.client().head().await?.number;
-        if height >= found.draw_block {
+        if height > found.draw_block {
             break;
         }
         step.at_u64(height.min(found.draw_block), found.draw_block, "blocks");
