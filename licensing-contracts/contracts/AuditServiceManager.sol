@@ -65,6 +65,7 @@ contract AuditServiceManager is ValidatorSet, CoinBonds {
     /// @inheritdoc IAuditServiceManager
     mapping(LeaseId => uint256) public openCases;
     mapping(address operator => mapping(TaskId => bool)) private _conflicted;
+    mapping(bytes32 request => bool) private _convicted;
     mapping(TaskId => Task) private _tasks;
 
     constructor(Setup memory setup)
@@ -100,19 +101,17 @@ contract AuditServiceManager is ValidatorSet, CoinBonds {
 
     /// @inheritdoc IAuditServiceManager
     function openTask(LeaseId leaseId, TaskKind kind, bytes32 evidenceRoot) external payable returns (TaskId taskId) {
-        return _openTask(msg.sender, leaseId, kind, evidenceRoot, address(0), 0);
+        return _openTask(msg.sender, leaseId, kind, evidenceRoot, Bill(0, address(0), 0));
     }
 
     /// @inheritdoc IAuditServiceManager
-    function openTaskFor(
-        address opener,
-        LeaseId leaseId,
-        TaskKind kind,
-        bytes32 evidenceRoot,
-        address payer,
-        uint128 refund
-    ) external payable onlyCourt returns (TaskId taskId) {
-        return _openTask(opener, leaseId, kind, evidenceRoot, payer, refund);
+    function openTaskFor(address opener, LeaseId leaseId, TaskKind kind, bytes32 evidenceRoot, Bill calldata bill)
+        external
+        payable
+        onlyCourt
+        returns (TaskId taskId)
+    {
+        return _openTask(opener, leaseId, kind, evidenceRoot, bill);
     }
 
     /// @inheritdoc IAuditServiceManager
@@ -185,9 +184,9 @@ contract AuditServiceManager is ValidatorSet, CoinBonds {
         );
         require(!_conflicted[operator][first.taskId], ConflictPunished(operator, first.taskId));
         _conflicted[operator][first.taskId] = true;
-        if (_slash(operator, VALIDATORS, 1e18)) {
-            emit ValidatorPunished(operator, first.taskId, 1e18);
-        }
+        // Or a validator could use up the evidence against itself while it cannot be slashed.
+        require(_slash(operator, VALIDATORS, 1e18), NotSlashable(operator));
+        emit ValidatorPunished(operator, first.taskId, 1e18);
     }
 
     /// @inheritdoc IAuditServiceManager
@@ -245,21 +244,17 @@ contract AuditServiceManager is ValidatorSet, CoinBonds {
         require(record.state != TaskState.None, UnknownTask(taskId));
     }
 
-    function _openTask(
-        address opener,
-        LeaseId leaseId,
-        TaskKind kind,
-        bytes32 evidenceRoot,
-        address payer,
-        uint128 refund
-    ) private returns (TaskId taskId) {
+    function _openTask(address opener, LeaseId leaseId, TaskKind kind, bytes32 evidenceRoot, Bill memory bill)
+        private
+        returns (TaskId taskId)
+    {
         require(kind != TaskKind.None && kind != TaskKind.Ownership, WrongKind(kind));
         ILeaseManager.LeaseAccount memory lease = LEASES.account(leaseId);
         // Later, the bond is free; accusations without end would hold it for ever.
         require(block.timestamp <= lease.claimableUntil, TooLate(lease.claimableUntil));
         Task storage record;
         (taskId, record) = _newTask(kind, opener, lease.host, evidenceRoot);
-        (record.leaseId, record.payer, record.refund) = (leaseId, payer, refund);
+        (record.leaseId, record.bill) = (leaseId, bill);
         ++openCases[leaseId];
         emit TaskOpened(taskId, leaseId, kind, opener, evidenceRoot);
     }
@@ -286,15 +281,20 @@ contract AuditServiceManager is ValidatorSet, CoinBonds {
         emit TaskClosed(taskId, outcome);
         _owe(outcome == Outcome.NotGuilty ? record.accused : record.opener, record.bond);
         if (record.kind == TaskKind.Ownership) {
-            REGISTRY.resolveChallenge(record.modelId, record.opener, outcome == Outcome.Guilty);
+            REGISTRY.resolveChallenge(record.modelId, taskId, record.opener, outcome == Outcome.Guilty);
             return;
         }
         --openCases[record.leaseId];
         if (outcome != Outcome.Guilty) return;
+        Bill memory bill = record.bill;
+        if (bill.request != 0) {
+            if (_convicted[bill.request]) return;
+            _convicted[bill.request] = true;
+        }
         _punish(
             record.leaseId,
             Offence(uint8(record.kind)),
-            ILeaseManager.Compensation(record.payer, record.refund, 0, record.opener)
+            ILeaseManager.Compensation(bill.payer, bill.refund, 0, record.opener)
         );
     }
 

@@ -17,6 +17,9 @@ import {Channel, Statement} from "./types/Messages.sol";
 /// @title EvidenceCourt
 /// @dev Described in `IEvidenceCourt`. Apart from the audit because the two together pass the limit on a contract's size.
 contract EvidenceCourt is IEvidenceCourt, CoinBonds {
+    /// Seconds by which an honest host's clock may be ahead of the chain's.
+    uint64 public constant CLOCK_TOLERANCE = 15 minutes;
+
     IAuditServiceManager public immutable AUDIT;
     ILeaseManager public immutable LEASES;
     IPaymentEscrow public immutable ESCROW;
@@ -76,10 +79,9 @@ contract EvidenceCourt is IEvidenceCourt, CoinBonds {
         require(leafHash == inclusion.leafHash, LeafMismatch(inclusion.leafHash, leafHash));
         IUsageLog.Report memory report = USAGE.report(inclusion.leaseId, reportIndex);
         require(report.epoch == inclusion.epoch, WrongEpoch(inclusion.epoch, report.epoch));
-        // A report made when it was asked for would turn an omission into a delay.
-        require(
-            report.committedAt <= inclusion.openedAt, ReportedAfterChallenge(inclusion.openedAt, report.committedAt)
-        );
+        // A report made when it was asked for would turn an omission into a delay. One in the same block counts as such: its
+        // host can have seen the question on its way.
+        require(report.committedAt < inclusion.openedAt, ReportedAfterChallenge(inclusion.openedAt, report.committedAt));
         MerkleSum.verify(report.root, _totals(inclusion.leaseId, reportIndex, report), leaf, path);
         inclusion.open = false;
         emit InclusionAnswered(statementDigest, reportIndex);
@@ -124,6 +126,21 @@ contract EvidenceCourt is IEvidenceCourt, CoinBonds {
     }
 
     /// @inheritdoc IEvidenceCourt
+    function provePostdating(Statement calldata statement, bytes calldata signature) external nonReentrant {
+        ILeaseManager.LeaseAccount memory lease = LEASES.account(statement.leaseId);
+        bytes32 digest = _requireSigned(statement, signature, lease);
+        uint256 until = statement.endedMs / 1000;
+        require(until > block.timestamp + CLOCK_TOLERANCE, NotPostdated(until));
+        // The same offence as an omission: it is kept out of the report that is due.
+        _punishOnce(
+            Evidence.omission(digest),
+            statement.leaseId,
+            IAuditServiceManager.Offence.Omission,
+            Evidence.royaltyOn(statement, lease)
+        );
+    }
+
+    /// @inheritdoc IEvidenceCourt
     function proveEquivocation(
         Statement calldata first,
         bytes calldata firstSignature,
@@ -156,11 +173,8 @@ contract EvidenceCourt is IEvidenceCourt, CoinBonds {
     ) external payable returns (TaskId taskId) {
         ILeaseManager.LeaseAccount memory lease = LEASES.account(statement.leaseId);
         _requireSigned(statement, signature, lease);
-        ChannelId channelId = ESCROW.channelId(channel);
-        require(channelId == statement.channelId, WrongChannel(statement.channelId, channelId));
-        return AUDIT.openTaskFor{value: msg.value}(
-            msg.sender, statement.leaseId, kind, evidenceRoot, channel.payer, _paidUnder(statement, lease)
-        );
+        IAuditServiceManager.Bill memory bill = _billOf(statement, channel, lease);
+        return AUDIT.openTaskFor{value: msg.value}(msg.sender, statement.leaseId, kind, evidenceRoot, bill);
     }
 
     /// @inheritdoc IEvidenceCourt
@@ -189,6 +203,16 @@ contract EvidenceCourt is IEvidenceCourt, CoinBonds {
         epoch = USAGE.epochOf(statement.endedMs);
         uint256 from = USAGE.challengeableFrom(epoch);
         require(block.timestamp >= from, NotChallengeable(from));
+    }
+
+    function _billOf(Statement calldata statement, Channel calldata channel, ILeaseManager.LeaseAccount memory lease)
+        private
+        view
+        returns (IAuditServiceManager.Bill memory)
+    {
+        ChannelId channelId = ESCROW.channelId(channel);
+        require(channelId == statement.channelId, WrongChannel(statement.channelId, channelId));
+        return IAuditServiceManager.Bill(Evidence.request(statement), channel.payer, _paidUnder(statement, lease));
     }
 
     /// @dev What a payer can have paid under a statement: what it charged, and not more than was claimed on its lane. Without

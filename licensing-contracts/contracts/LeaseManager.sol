@@ -11,9 +11,11 @@ import {ILeaseManager} from "./interfaces/ILeaseManager.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
 import {IPaymentEscrow} from "./interfaces/IPaymentEscrow.sol";
 import {ExactTransfer} from "./libraries/ExactTransfer.sol";
+import {MerkleSum} from "./libraries/MerkleSum.sol";
 import {MessageHash} from "./libraries/MessageHash.sol";
 import {Pricing} from "./libraries/Pricing.sol";
-import {LeaseId, ModelId, TaskId, TermsId} from "./types/Ids.sol";
+import {UsageSums} from "./libraries/UsageSums.sol";
+import {LeaseId, ModelId, TermsId} from "./types/Ids.sol";
 import {LicenseTerms, Prices, Statement} from "./types/Messages.sol";
 
 /// @title LeaseManager
@@ -25,12 +27,14 @@ contract LeaseManager is ILeaseManager, MessageDomain, ReentrancyGuardTransient 
     /// The reporter's share of what is left of a slashed bond once those who were harmed are whole.
     uint16 public constant REPORTER_BPS = 3000;
 
+    /// @inheritdoc ILeaseManager
     IModelRegistry public immutable REGISTRY;
+    /// @inheritdoc ILeaseManager
     IPaymentEscrow public immutable ESCROW;
     IAuditServiceManager public immutable AUDIT;
     /// Seconds between a creator's revocation and the lease's end.
     uint64 public immutable REVOCATION_NOTICE;
-    /// Seconds after a lease's end in which its vouchers can be claimed.
+    /// @inheritdoc ILeaseManager
     uint64 public immutable CLAIM_DELAY;
     /// Seconds after a lease's end in which its bond is held.
     uint64 public immutable UNBONDING_DELAY;
@@ -45,14 +49,13 @@ contract LeaseManager is ILeaseManager, MessageDomain, ReentrancyGuardTransient 
         IAuditServiceManager audit,
         uint64 revocationNotice,
         uint64 claimDelay,
-        uint64 unbondingDelay,
-        uint64 longestDisputeWindow
+        uint64 unbondingDelay
     ) {
         require(
             address(registry) != address(0) && address(escrow) != address(0) && address(audit) != address(0), Zero()
         );
         // Invariant 5: royalty on the last claim can still be collected from the bond.
-        require(claimDelay != 0 && unbondingDelay >= claimDelay + longestDisputeWindow, Delays());
+        require(claimDelay != 0 && unbondingDelay >= claimDelay + registry.MAX_DISPUTE_WINDOW(), Delays());
         REGISTRY = registry;
         ESCROW = escrow;
         AUDIT = audit;
@@ -170,6 +173,8 @@ contract LeaseManager is ILeaseManager, MessageDomain, ReentrancyGuardTransient 
         require(block.timestamp >= until, BondLocked(until));
         uint256 cases = AUDIT.openCases(leaseId);
         require(cases == 0, CasesOpen(cases));
+        uint256 royalty = _royaltyOwed(leaseId, record);
+        require(royalty == 0, RoyaltyOwed(royalty));
         amount = record.bond;
         record.bond = 0;
         emit BondWithdrawn(leaseId, amount);
@@ -267,6 +272,13 @@ contract LeaseManager is ILeaseManager, MessageDomain, ReentrancyGuardTransient 
         require(record.state != LeaseState.None, UnknownLease(leaseId));
     }
 
+    /// @dev On use that was reported and neither claimed nor settled, and what an empty bond could not pay before.
+    function _royaltyOwed(LeaseId leaseId, LeaseRecord storage record) private view returns (uint256) {
+        LicenseTerms memory terms = REGISTRY.terms(record.termsId);
+        MerkleSum.Sums memory unpaid = UsageSums.missing(ESCROW.USAGE().reported(leaseId), ESCROW.settled(leaseId));
+        return UsageSums.royaltyDown(unpaid, terms.royaltyBps, _floors(terms)) + ESCROW.royaltyDebt(leaseId);
+    }
+
     function _token(LeaseRecord storage record) private view returns (IERC20) {
         return IERC20(REGISTRY.terms(record.termsId).paymentToken);
     }
@@ -278,7 +290,7 @@ contract LeaseManager is ILeaseManager, MessageDomain, ReentrancyGuardTransient 
     {
         require(REGISTRY.termsOpen(termsId), TermsClosedForLeases(termsId));
         require(block.timestamp >= terms.validFrom && to <= terms.validTo, OutsideTerms(terms.validFrom, terms.validTo));
-        require(TaskId.unwrap(REGISTRY.model(terms.modelId).challenge) == 0, OwnershipDisputed(terms.modelId));
+        require(REGISTRY.model(terms.modelId).openChallenges == 0, OwnershipDisputed(terms.modelId));
         require(!excluded[terms.modelId][host], HostExcluded(terms.modelId, host));
         _requireCollateral(terms, host, bond);
     }

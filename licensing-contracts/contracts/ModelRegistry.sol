@@ -17,8 +17,10 @@ import {LicenseTerms, Split} from "./types/Messages.sol";
 contract ModelRegistry is IModelRegistry, ERC721, MessageDomain {
     /// Most recipients of a royalty: each one is paid in every claim.
     uint256 public constant MAX_SPLITS = 8;
-    /// Longest time that terms may give for settling reported usage; bonds are held longer than that.
+    /// @inheritdoc IModelRegistry
     uint64 public constant MAX_DISPUTE_WINDOW = 7 days;
+    /// @inheritdoc IModelRegistry
+    uint64 public immutable MIN_DISPUTE_WINDOW;
     /// Blocks between a commitment and the one that draws: more than a proposer can foresee his own turn's randomness in.
     uint64 public immutable DRAW_DELAY_BLOCKS;
     /// Seconds after registration within which ownership can be challenged.
@@ -37,13 +39,18 @@ contract ModelRegistry is IModelRegistry, ERC721, MessageDomain {
     mapping(bytes32 root => FingerprintCommitment) private _commitments;
     mapping(bytes32 root => mapping(uint256 word => uint256 bits)) private _burned;
 
-    constructor(IAuditServiceManager audit, uint64 drawDelayBlocks, uint64 challengeWindow)
+    constructor(IAuditServiceManager audit, uint64 drawDelayBlocks, uint64 challengeWindow, uint64 minDisputeWindow)
         ERC721("Hallmark Model", "HALLMARK")
     {
-        require(address(audit) != address(0) && drawDelayBlocks != 0, Zero());
+        require(address(audit) != address(0) && drawDelayBlocks != 0 && minDisputeWindow != 0, Zero());
+        require(
+            minDisputeWindow <= MAX_DISPUTE_WINDOW,
+            DisputeWindow(minDisputeWindow, MAX_DISPUTE_WINDOW, minDisputeWindow)
+        );
         AUDIT = audit;
         DRAW_DELAY_BLOCKS = drawDelayBlocks;
         CHALLENGE_WINDOW = challengeWindow;
+        MIN_DISPUTE_WINDOW = minDisputeWindow;
     }
 
     modifier onlyCreator(ModelId modelId) {
@@ -64,7 +71,7 @@ contract ModelRegistry is IModelRegistry, ERC721, MessageDomain {
         Model storage record = _models[modelId];
         record.manifestDigest = manifestDigest;
         record.uri = uri;
-        record.registeredAt = uint64(block.timestamp);
+        (record.registeredAt, record.publishedAt) = (uint64(block.timestamp), uint64(block.timestamp));
         record.manifestVersion = 1;
         emit ModelRegistered(modelId, msg.sender, manifestDigest, parents, uri);
         // Not `_safeMint`: a callback would run before the caller knows the token, and a wallet without it can still sell.
@@ -80,6 +87,8 @@ contract ModelRegistry is IModelRegistry, ERC721, MessageDomain {
         Model storage record = _models[modelId];
         record.manifestDigest = manifestDigest;
         record.uri = uri;
+        // Or a thief could put stolen weights under an established model, where nobody could challenge them.
+        record.publishedAt = uint64(block.timestamp);
         emit ManifestPublished(modelId, ++record.manifestVersion, manifestDigest, uri);
     }
 
@@ -104,7 +113,10 @@ contract ModelRegistry is IModelRegistry, ERC721, MessageDomain {
                 && newTerms.validTo <= type(uint40).max,
             Period(newTerms.validFrom, newTerms.validTo)
         );
-        require(newTerms.disputeWindow <= MAX_DISPUTE_WINDOW, DisputeWindow(newTerms.disputeWindow, MAX_DISPUTE_WINDOW));
+        require(
+            newTerms.disputeWindow >= MIN_DISPUTE_WINDOW && newTerms.disputeWindow <= MAX_DISPUTE_WINDOW,
+            DisputeWindow(MIN_DISPUTE_WINDOW, MAX_DISPUTE_WINDOW, newTerms.disputeWindow)
+        );
         _requireSplits(newTerms.splitRoot, splits);
 
         termsId = TermsId.wrap(_hashTypedData(MessageHash.hash(newTerms)));
@@ -164,23 +176,24 @@ contract ModelRegistry is IModelRegistry, ERC721, MessageDomain {
     function challenge(ModelId modelId, bytes32 evidenceRoot) external payable returns (TaskId taskId) {
         address creator = creatorOf(modelId);
         Model storage record = _models[modelId];
-        uint64 until = record.registeredAt + CHALLENGE_WINDOW;
+        uint64 until = record.publishedAt + CHALLENGE_WINDOW;
         require(block.timestamp <= until, ChallengeWindowOver(until));
-        require(TaskId.unwrap(record.challenge) == 0, ChallengeOpen(record.challenge));
+        // Any number at a time: a thief could otherwise keep everybody out by challenging itself.
+        ++record.openChallenges;
         taskId = AUDIT.openOwnershipTask{value: msg.value}(modelId, msg.sender, creator, evidenceRoot);
-        record.challenge = taskId;
         emit ChallengeOpened(modelId, taskId, msg.sender);
     }
 
     /// @inheritdoc IModelRegistry
-    function resolveChallenge(ModelId modelId, address challenger, bool upheld) external {
+    function resolveChallenge(ModelId modelId, TaskId taskId, address challenger, bool upheld) external {
         require(msg.sender == address(AUDIT), NotAuditor(msg.sender));
-        TaskId taskId = _models[modelId].challenge;
-        require(TaskId.unwrap(taskId) != 0, NoChallenge(modelId));
-        _models[modelId].challenge = TaskId.wrap(0);
+        Model storage record = _models[modelId];
+        require(record.openChallenges != 0, NoChallenge(modelId));
+        --record.openChallenges;
         emit ChallengeResolved(modelId, taskId, upheld);
-        // No receiver hook: a challenger's contract could otherwise refuse the token and keep the challenge open for ever.
-        if (upheld) _transfer(creatorOf(modelId), challenger, ModelId.unwrap(modelId));
+        // Whatever other challenges are open. No receiver hook: a challenger's contract could otherwise refuse the token and
+        // keep the challenge open for ever.
+        if (upheld) super._update(challenger, ModelId.unwrap(modelId), address(0));
     }
 
     /// @inheritdoc IModelRegistry
@@ -217,8 +230,8 @@ contract ModelRegistry is IModelRegistry, ERC721, MessageDomain {
 
     /// @dev A challenged token stays where it is, or a thief could sell it before the verdict.
     function _update(address to, uint256 tokenId, address authorized) internal override returns (address from) {
-        TaskId open = _models[ModelId.wrap(tokenId)].challenge;
-        require(TaskId.unwrap(open) == 0, ChallengeOpen(open));
+        uint64 open = _models[ModelId.wrap(tokenId)].openChallenges;
+        require(open == 0, ChallengeOpen(open));
         return super._update(to, tokenId, authorized);
     }
 

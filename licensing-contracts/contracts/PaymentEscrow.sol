@@ -33,10 +33,11 @@ contract PaymentEscrow is IPaymentEscrow, MessageDomain, ReentrancyGuardTransien
     uint64 public constant MAX_WITHDRAW_DELAY = 30 days;
 
     ILeaseManager public immutable LEASES;
+    /// @inheritdoc IPaymentEscrow
     IUsageLog public immutable USAGE;
     /// Receives the validators' shares.
     address public immutable AUDIT;
-    /// Seconds within which a host is expected to claim what it holds.
+    /// @inheritdoc IPaymentEscrow
     uint64 public immutable CLAIM_INTERVAL;
     /// Invariant 4: a voucher that was signed before a withdrawal or a revocation was announced has two intervals to be claimed.
     uint64 public immutable MIN_WITHDRAW_DELAY;
@@ -62,6 +63,11 @@ contract PaymentEscrow is IPaymentEscrow, MessageDomain, ReentrancyGuardTransien
     constructor(ILeaseManager leases, IUsageLog usage, address audit, uint64 claimInterval) {
         require(address(leases) != address(0) && address(usage) != address(0) && audit != address(0), Zero());
         require(claimInterval != 0 && 2 * claimInterval <= MAX_WITHDRAW_DELAY, Delays());
+        // Whoever claims every interval claims in time: after a lease's end, and before its royalty is enforced.
+        require(
+            leases.CLAIM_DELAY() >= 2 * claimInterval && leases.REGISTRY().MIN_DISPUTE_WINDOW() >= 2 * claimInterval,
+            Delays()
+        );
         LEASES = leases;
         USAGE = usage;
         AUDIT = audit;
@@ -519,7 +525,7 @@ contract PaymentEscrow is IPaymentEscrow, MessageDomain, ReentrancyGuardTransien
         pure
         returns (uint256)
     {
-        return _larger(Pricing.shareDown(used.charge, lease.royaltyBps), UsageSums.floorDown(used, lease.floors));
+        return UsageSums.royaltyDown(used, lease.royaltyBps, lease.floors);
     }
 
     /// @dev Shares round down; the creator takes what is left of the royalty.

@@ -29,6 +29,10 @@ contract UsageLog is IUsageLog, MessageDomain {
 
     constructor(ILeaseManager leases, uint64 epochLength, uint64 commitGrace) {
         require(address(leases) != address(0) && epochLength != 0, Zero());
+        // Invariant 4: use must be reported before it is claimed, so an epoch may take one of the two intervals that a voucher
+        // has before an announced withdrawal.
+        uint64 claimInterval = leases.ESCROW().CLAIM_INTERVAL();
+        require(epochLength <= claimInterval, EpochTooLong(claimInterval, epochLength));
         LEASES = leases;
         EPOCH_LENGTH = epochLength;
         COMMIT_GRACE = commitGrace;
@@ -107,6 +111,9 @@ contract UsageLog is IUsageLog, MessageDomain {
 
     function _requireHost(LeaseId leaseId, bytes32 digest, bytes calldata signature) private view {
         ILeaseManager.LeaseRecord memory lease = LEASES.lease(leaseId);
+        // Or a host could keep everything back until its bond is free, and report it then, so that nothing is left to punish.
+        uint64 until = lease.to + LEASES.CLAIM_DELAY();
+        require(block.timestamp <= until, TooLate(until));
         if (msg.sender == lease.host) return;
         require(signature.length != 0, NotHost(lease.host, msg.sender));
         Signatures.requireKey(lease.leaseKey, digest, signature);

@@ -195,8 +195,15 @@ abstract contract ValidatorSet is IAuditServiceManager, IAVSRegistrar, MessageDo
         (BN254.G1Point memory key, BN254.G2Point memory keyG2, BN254.G1Point memory proof) =
             abi.decode(data, (BN254.G1Point, BN254.G2Point, BN254.G1Point));
         bytes32 keyHash = keccak256(abi.encode(key));
-        // Kept for ever: a key that left and came back under another operator would answer for two.
-        require(!_keyTaken[keyHash] || _sameKey(_validators[operator].key, key), KeyTaken(keyHash));
+        BN254.G1Point memory known = _validators[operator].key;
+        // For ever, both ways: a key that came back under another operator would answer for two, and an operator that came
+        // back with another key would no longer answer for what it signed with the first.
+        if (BN254.isInfinity(known)) {
+            require(!_keyTaken[keyHash], KeyTaken(keyHash));
+        } else {
+            bytes32 expected = keccak256(abi.encode(known));
+            require(keyHash == expected, OtherKey(expected, keyHash));
+        }
         require(BN254.verify(possessionDigest(operator), proof, key, keyG2), ProofOfPossession());
         _keyTaken[keyHash] = true;
 
@@ -234,9 +241,5 @@ abstract contract ValidatorSet is IAuditServiceManager, IAVSRegistrar, MessageDo
 
     function _hash(address operator, uint128 weight, BN254.G1Point memory key) private pure returns (bytes32) {
         return keccak256(abi.encode(operator, weight, key));
-    }
-
-    function _sameKey(BN254.G1Point memory a, BN254.G1Point memory b) private pure returns (bool) {
-        return a.x == b.x && a.y == b.y;
     }
 }

@@ -21,7 +21,7 @@ fn registry(error: &str) -> Option<&'static str> {
         }
         "ChallengeOpen" => "the model's ownership is disputed: wait for the verdict",
         "ChallengeWindowOver" => "ownership can be challenged only shortly after registration",
-        "DisputeWindow" => "choose a shorter dispute window for the terms",
+        "DisputeWindow" => "choose a dispute window between the two for the terms",
         "LeafOutOfRange" => "the commitment has fewer fingerprints: check the numbers",
         "MalformedHeader" | "WrongHeader" | "WrongBlockNumber" => {
             "pass the RLP-encoded header of the commitment's draw block"
@@ -68,6 +68,7 @@ fn leases(error: &str) -> Option<&'static str> {
             "the price leaves no room for the royalty's floor and the validators' share: raise it (item 0 request, 1 prompt, \
              2 cached, 3 completion)"
         }
+        "RoyaltyOwed" => "pay the royalty on what was reported first: claim its vouchers, or settle it",
         "RestakeTooSmall" => {
             "join the hosts' operator set and allocate stake first: `hallmark operator register` and `operator allocate`"
         }
@@ -88,6 +89,9 @@ fn payments(error: &str) -> Option<&'static str> {
         }
         "EmptyMismatch" => "an epoch without requests has root 0, and one with requests has another",
         "EpochBeforeLast" => "a later epoch was reported already: reports go forward",
+        "EpochTooLong" => {
+            "an epoch of this deployment may last a claim interval at most: see the contract's constructor"
+        }
         "EpochNotOver" => "report the epoch when it is over",
         "GrantCapExceeded" => "the session key has spent what it may: the payer must grant more, or another key",
         "GrantExpired" => "the session key's grant has ended: the payer must sign a new one",
@@ -147,8 +151,11 @@ fn audit(error: &str) -> Option<&'static str> {
         "NotAllocationManager" => "only EigenLayer calls this: use `hallmark operator`",
         "NotChallengeable" => "the host still has time to report the statement's epoch",
         "NotCourt" | "NotRegistry" | "NotThisCourt" => "only another contract of the protocol calls this",
+        "NotPostdated" => "the statement does not say that it ended in the future",
+        "NotSlashable" => "the operator left too long ago to be slashed; the evidence keeps for its return",
         "NotValidator" => "the operator is no active validator",
         "OperatorsNotAscending" | "WrongOperatorCount" => "list all active validators, ascending by address",
+        "OtherKey" => "an operator keeps its first BLS key for ever: join with that one, or as another operator",
         "PrecompileFailed" => "the chain lacks the BN254 precompiles, or the point is not on the curve",
         "ProofOfPossession" => "the proof is not a signature of this operator with this key",
         "QuorumMissed" => "too little stake has signed: collect more signatures",

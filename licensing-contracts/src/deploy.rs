@@ -51,11 +51,11 @@ pub struct ProtocolSetup {
     pub ownership_window_s: u64,
     /// Between a creator's revocation of a lease and its end.
     pub revocation_notice_s: u64,
-    /// After a lease's end, in which its vouchers can be claimed.
+    /// After a lease's end, in which its use can be reported and its vouchers claimed; at least two claim intervals.
     pub claim_delay_s: u64,
-    /// Within which a host is expected to claim; withdrawals take at least twice as long.
+    /// Within which a host is expected to claim; withdrawals take at least twice as long, and so do dispute windows.
     pub claim_interval_s: u64,
-    /// Length of an epoch of usage.
+    /// Length of an epoch of usage; at most a claim interval.
     pub epoch_s: u64,
     /// After an epoch, in which its host may report it unasked.
     pub commit_grace_s: u64,
@@ -185,6 +185,8 @@ fn creations(to: &Deployment, setup: &ProtocolSetup) -> [(&'static str, Address,
         audit: to.audit_service_manager,
         drawDelayBlocks: setup.draw_delay_blocks,
         challengeWindow: setup.ownership_window_s,
+        // Whoever claims every interval has claimed before anybody can enforce the royalty.
+        minDisputeWindow: setup.claim_interval_s.saturating_mul(2),
     };
     let leases = LeaseManager::constructorCall {
         registry: to.model_registry,
@@ -193,7 +195,6 @@ fn creations(to: &Deployment, setup: &ProtocolSetup) -> [(&'static str, Address,
         revocationNotice: setup.revocation_notice_s,
         claimDelay: setup.claim_delay_s,
         unbondingDelay: setup.claim_delay_s.saturating_add(LONGEST_DISPUTE_WINDOW_S),
-        longestDisputeWindow: LONGEST_DISPUTE_WINDOW_S,
     };
     let escrow = PaymentEscrow::constructorCall {
         leases: to.lease_manager,

@@ -28,6 +28,29 @@ contract DeployTest is Fixture {
         deployer.leaseManager(registry, escrow, audit, claimDelay, unbondingDelay);
     }
 
+    /// Terms that could give less time than the shortest or more than the longest dispute window could not be published.
+    function testFuzz_dispute_windows_have_room_for_one(uint64 minDisputeWindow) public {
+        minDisputeWindow = uint64(bound(minDisputeWindow, 1, 30 days));
+        uint64 longest = registry.MAX_DISPUTE_WINDOW();
+        if (minDisputeWindow > longest) {
+            vm.expectRevert(
+                abi.encodeWithSelector(
+                    IModelRegistry.DisputeWindow.selector, minDisputeWindow, longest, minDisputeWindow
+                )
+            );
+        }
+        deployer.modelRegistry(audit, 1, minDisputeWindow);
+    }
+
+    /// Invariant 4: use can be reported and claimed within two claim intervals, however early in its epoch it was.
+    function testFuzz_an_epoch_takes_no_longer_than_a_claim_interval(uint64 epochLength) public {
+        epochLength = uint64(bound(epochLength, 1, 10 days));
+        if (epochLength > CLAIM_INTERVAL) {
+            vm.expectRevert(abi.encodeWithSelector(IUsageLog.EpochTooLong.selector, CLAIM_INTERVAL, epochLength));
+        }
+        deployer.usageLog(leases, epochLength);
+    }
+
     /// Invariant 5: whoever leaves when a case is opened can still be slashed when it ends.
     function testFuzz_cases_end_within_the_deallocation_delay(uint64 verdict, uint64 resolve, uint64 answer) public {
         uint256 deallocation = uint256(DEALLOCATION_DELAY_BLOCKS) * SECONDS_PER_BLOCK;
@@ -53,10 +76,20 @@ contract DeployTest is Fixture {
         deployer.evidenceCourt(audit, usage, ANSWER_WINDOW);
     }
 
-    /// Invariant 4: a withdrawal takes two claim intervals at least, and no more than the longest delay.
-    function testFuzz_withdrawals_leave_time_for_two_claims(uint64 claimInterval) public {
-        claimInterval = uint64(bound(claimInterval, 0, 40 days));
-        bool sound = claimInterval != 0 && 2 * claimInterval <= escrow.MAX_WITHDRAW_DELAY();
+    /// Invariant 4: a withdrawal takes two claim intervals at least, and no more than the longest delay; so does the end of a
+    /// lease, and whoever enforces royalty.
+    function testFuzz_withdrawals_leases_and_royalty_leave_time_for_two_claims(
+        uint64 claimInterval,
+        uint64 claimDelay,
+        uint64 minDisputeWindow
+    ) public {
+        claimInterval = uint64(bound(claimInterval, 0, 20 days));
+        claimDelay = uint64(bound(claimDelay, 1, 20 days));
+        minDisputeWindow = uint64(bound(minDisputeWindow, 1, registry.MAX_DISPUTE_WINDOW()));
+        ModelRegistry terms = deployer.modelRegistry(audit, 1, minDisputeWindow);
+        LeaseManager leases = deployer.leaseManager(terms, escrow, audit, claimDelay, claimDelay + 7 days);
+        uint64 both = 2 * claimInterval;
+        bool sound = both != 0 && both <= escrow.MAX_WITHDRAW_DELAY() && both <= claimDelay && both <= minDisputeWindow;
         if (!sound) vm.expectRevert(IPaymentEscrow.Delays.selector);
         PaymentEscrow made = deployer.paymentEscrow(leases, usage, address(audit), claimInterval);
         if (sound) {
@@ -67,9 +100,11 @@ contract DeployTest is Fixture {
 
     function test_nothing_is_deployed_without_what_it_needs() public {
         vm.expectRevert(IModelRegistry.Zero.selector);
-        deployer.modelRegistry(IAuditServiceManager(address(0)), 1);
+        deployer.modelRegistry(IAuditServiceManager(address(0)), 1, 1 days);
         vm.expectRevert(IModelRegistry.Zero.selector);
-        deployer.modelRegistry(audit, 0);
+        deployer.modelRegistry(audit, 0, 1 days);
+        vm.expectRevert(IModelRegistry.Zero.selector);
+        deployer.modelRegistry(audit, 1, 0);
         vm.expectRevert(ILeaseManager.Zero.selector);
         deployer.leaseManager(IModelRegistry(address(0)), escrow, audit, 1 days, 30 days);
         vm.expectRevert(IUsageLog.Zero.selector);
@@ -133,9 +168,12 @@ contract Deployer {
         return address(uint160(uint256(keccak256(abi.encodePacked(hex"d694", address(this), uint8(nonce))))));
     }
 
-    function modelRegistry(IAuditServiceManager audit, uint64 drawDelay) external returns (ModelRegistry) {
+    function modelRegistry(IAuditServiceManager audit, uint64 drawDelay, uint64 minDisputeWindow)
+        external
+        returns (ModelRegistry)
+    {
         ++_deployed;
-        return new ModelRegistry(audit, drawDelay, 30 days);
+        return new ModelRegistry(audit, drawDelay, 30 days, minDisputeWindow);
     }
 
     function leaseManager(
@@ -146,7 +184,7 @@ contract Deployer {
         uint64 unbondingDelay
     ) external returns (LeaseManager) {
         ++_deployed;
-        return new LeaseManager(registry, escrow, audit, 3 days, claimDelay, unbondingDelay, 7 days);
+        return new LeaseManager(registry, escrow, audit, 3 days, claimDelay, unbondingDelay);
     }
 
     function usageLog(ILeaseManager leases, uint64 epochLength) external returns (UsageLog) {

@@ -16,6 +16,8 @@ import {IPaymentEscrow} from "./IPaymentEscrow.sol";
 /// - Weights are those of the last `updateStakes`. Anybody can call it; a validator that left the set has none, and one that
 ///   fell below `MIN_WEIGHT` is no longer active until it leaves the set and joins again, which EigenLayer allows after its
 ///   deallocation delay.
+/// - A verdict names the weights of those that did not sign it. A stake that changes in the block before makes it stale, and it
+///   must be submitted again; whoever is held up on purpose submits through a contract that reads `validator` in the same call.
 /// - Slashed allocations are burned by this version of EigenLayer's core. Those that were harmed are paid from the bond.
 interface IAuditServiceManager is ICoinBonds {
     /// What validators decide about.
@@ -52,9 +54,15 @@ interface IAuditServiceManager is ICoinBonds {
         ModelId modelId; // for ownership
         address accused; // receives the bond of an accusation that fails
         uint128 bond; // in the chain's coin
+        bytes32 evidenceRoot;
+        Bill bill;
+    }
+
+    /// What a customer paid under the statement that it accuses.
+    struct Bill {
+        bytes32 request; // the request's name in `Evidence`, or 0 without a statement
         address payer; // harmed customer, or 0
         uint128 refund;
-        bytes32 evidenceRoot;
     }
 
     /// What a host is punished for.
@@ -112,6 +120,8 @@ interface IAuditServiceManager is ICoinBonds {
     error ProofOfPossession();
     error AlreadyValidator(address operator);
     error NotValidator(address operator);
+    error OtherKey(bytes32 expected, bytes32 actual);
+    error NotSlashable(address operator);
     error WeightTooSmall(uint128 least, uint128 actual);
     error WrongKind(TaskKind kind);
     error UnknownTask(TaskId taskId);
@@ -134,15 +144,12 @@ interface IAuditServiceManager is ICoinBonds {
     /// A customer that paid too much goes to the court instead, which takes the bill along.
     function openTask(LeaseId leaseId, TaskKind kind, bytes32 evidenceRoot) external payable returns (TaskId taskId);
 
-    /// @notice Opens a task whose guilty verdict refunds a payer; only the court calls it.
-    function openTaskFor(
-        address opener,
-        LeaseId leaseId,
-        TaskKind kind,
-        bytes32 evidenceRoot,
-        address payer,
-        uint128 refund
-    ) external payable returns (TaskId taskId);
+    /// @notice Opens a task whose guilty verdict refunds a payer; only the court calls it. A request is punished once, however
+    /// many tasks find it guilty.
+    function openTaskFor(address opener, LeaseId leaseId, TaskKind kind, bytes32 evidenceRoot, Bill calldata bill)
+        external
+        payable
+        returns (TaskId taskId);
 
     /// @notice Opens the task of an ownership challenge; only the registry calls it.
     function openOwnershipTask(ModelId modelId, address challenger, address creator, bytes32 evidenceRoot)
@@ -163,7 +170,8 @@ interface IAuditServiceManager is ICoinBonds {
     /// @notice Carries a verdict out, once it can no longer be contradicted, or closes a task that found none in time.
     function resolve(TaskId taskId) external;
 
-    /// @notice Punishes a validator that signed two verdicts on one task.
+    /// @notice Punishes a validator that signed two verdicts on one task. A validator keeps its key for ever, so what it signed
+    /// before it left can be held against it when it comes back.
     function proveVerdictConflict(
         address operator,
         BN254.G2Point calldata keyG2,

@@ -13,7 +13,7 @@ import {ICoinBonds} from "./ICoinBonds.sol";
 /// @dev Assumptions and warnings:
 /// - Everything rests on the lease key. A host whose lease key is stolen is punished for what the thief signs.
 /// - Statements belong to the epoch in which they say that they ended. One that says it ended in the future can be demanded
-///   only then, so a gateway must refuse it.
+///   only then, so whoever holds it must not wait: that it is there before its time is proof enough.
 /// - An omission is proven at once from neighbours in the tree. A host that withholds its tree is asked for the statement,
 ///   and loses by silence.
 /// - A wrong charge or a contradiction refunds nobody: the escrow pays neither. What is taken from the bond makes the creator
@@ -55,6 +55,7 @@ interface IEvidenceCourt is ICoinBonds {
     error LeafMismatch(bytes32 expected, bytes32 actual);
     error NoContradiction();
     error ChargeIsRight(uint256 charge);
+    error NotPostdated(uint256 endedAt);
     error WrongChannel(ChannelId expected, ChannelId actual);
 
     /// @notice Demands that a statement be shown in its epoch's report. Costs `CHALLENGE_BOND`: to the host if it answers.
@@ -74,6 +75,10 @@ interface IEvidenceCourt is ICoinBonds {
     /// @notice Punishes a host for a statement that is in none of its epoch's reports.
     function proveOmission(Statement calldata statement, bytes calldata signature, Absence calldata absence) external;
 
+    /// @notice Punishes a host for a statement that says it ended in the future, by more than clocks differ: it would be missing
+    /// from every report that can be demanded.
+    function provePostdating(Statement calldata statement, bytes calldata signature) external;
+
     /// @notice Punishes a host for two statements that cannot both be true: of the same request, or one that does not go on
     /// where the other ended.
     function proveEquivocation(
@@ -88,6 +93,8 @@ interface IEvidenceCourt is ICoinBonds {
 
     /// @notice Opens an audit task for a customer that paid too much under a statement. Costs the audit's task bond. A guilty
     /// verdict refunds the payer of the statement's channel what it charged, and not more than was claimed on its lane.
+    /// @dev A request can be accused more than once, so that nobody can use up the accusation with bad evidence, and is
+    /// punished and refunded once.
     function accuse(
         IAuditServiceManager.TaskKind kind,
         bytes32 evidenceRoot,

@@ -3,6 +3,8 @@ pragma solidity 0.8.30;
 
 import {LeaseId, ModelId, TermsId} from "../types/Ids.sol";
 import {Prices, Statement} from "../types/Messages.sol";
+import {IModelRegistry} from "./IModelRegistry.sol";
+import {IPaymentEscrow} from "./IPaymentEscrow.sol";
 
 /// @title Leases: who may serve which model, at what price, with what collateral
 /// @notice A host opens a lease under one version of a model's terms, at prices of its own, with a bond in the terms' payment
@@ -111,6 +113,7 @@ interface ILeaseManager {
     error NotLater(uint64 current, uint64 requested);
     error BondLocked(uint64 until);
     error CasesOpen(uint256 count);
+    error RoyaltyOwed(uint256 amount);
 
     /// @notice Opens a lease for the caller, who must be a member of the hosts' operator set with enough slashable stake.
     function open(OpenRequest calldata request) external returns (LeaseId leaseId);
@@ -133,7 +136,8 @@ interface ILeaseManager {
     /// @notice Opens a suspended lease again once its collateral is whole; the host calls it.
     function reinstate(LeaseId leaseId) external;
 
-    /// @notice Returns the bond of an ended lease to its host, when nothing can be demanded of it any more.
+    /// @notice Returns the bond of an ended lease to its host, when nothing can be demanded of it any more: no case is open, and
+    /// the royalty on everything that was reported is paid.
     function withdrawBond(LeaseId leaseId) external returns (uint128 amount);
 
     /// @notice Keeps a host from opening or renewing leases of a model; only its creator.
@@ -151,6 +155,10 @@ interface ILeaseManager {
     /// @notice Takes unpaid royalty, or what there is, from the bond and suspends the lease; only the escrow, which receives it.
     function collectFromBond(LeaseId leaseId, uint128 wanted) external returns (uint128 collected);
 
+    function REGISTRY() external view returns (IModelRegistry);
+    function ESCROW() external view returns (IPaymentEscrow);
+    /// @notice Seconds after a lease's end in which its use can be reported and its vouchers claimed.
+    function CLAIM_DELAY() external view returns (uint64);
     function lease(LeaseId leaseId) external view returns (LeaseRecord memory);
     function account(LeaseId leaseId) external view returns (LeaseAccount memory);
     /// @notice Whether the host may serve under the lease now.

@@ -13,17 +13,19 @@ import {LicenseTerms, Split} from "../types/Messages.sol";
 /// - The registry cannot know who made a model. The first to register a manifest holds it until a challenge succeeds;
 ///   royalties that were paid until then stay where they went.
 /// - A manifest that somebody else registered first, in the same block or years ago, can only be won by a challenge.
-/// - Ownership can be challenged within `CHALLENGE_WINDOW` of registration and not later, so that a quorum of validators
-///   that turns bad cannot take established models.
+/// - Ownership can be challenged within `CHALLENGE_WINDOW` of the model's newest manifest and not later, so that a quorum of
+///   validators that turns bad cannot take established models. A newer version opens the window again, for the whole model;
+///   a creator that minds registers it as a model of its own, with the first as its parent.
 interface IModelRegistry is IERC721 {
     /// What is known of a model.
     struct Model {
         bytes32 manifestDigest; // the newest version's
         string uri; // where the manifest can be read
         uint64 registeredAt; // seconds since 1970
+        uint64 publishedAt; // the newest version, seconds since 1970
         uint32 manifestVersion; // from 1
         uint32 termsVersion; // of the newest terms, 0: none
-        TaskId challenge; // the open ownership challenge, 0: none
+        uint64 openChallenges; // of its ownership
     }
 
     /// A promise of fingerprints, made before the randomness that draws their responses.
@@ -59,7 +61,7 @@ interface IModelRegistry is IERC721 {
     error SharesExceedWhole(uint256 bps);
     error CachedFloorAboveFloor(uint128 cached, uint128 prompt);
     error Period(uint64 from, uint64 to);
-    error DisputeWindow(uint64 actual, uint64 longest);
+    error DisputeWindow(uint64 least, uint64 longest, uint64 actual);
     error SplitRoot(bytes32 expected, bytes32 actual);
     error TooManySplits(uint256 actual, uint256 most);
     error SplitShare(address recipient, uint16 bps);
@@ -68,7 +70,7 @@ interface IModelRegistry is IERC721 {
     error NotDrawn(bytes32 root);
     error LeafOutOfRange(uint32 leaf, uint32 fingerprints);
     error ChallengeWindowOver(uint64 until);
-    error ChallengeOpen(TaskId taskId);
+    error ChallengeOpen(uint64 count);
     error NoChallenge(ModelId modelId);
     error NotAuditor(address caller);
 
@@ -105,13 +107,19 @@ interface IModelRegistry is IERC721 {
     /// @notice Marks fingerprints as opened to the public: they prove nothing any more.
     function burnOpened(bytes32 root, uint32[] calldata leaves) external;
 
-    /// @notice Disputes who owns a model. Pays the audit's bond; validators decide. The token cannot move until then.
+    /// @notice Disputes who owns a model. Pays the audit's bond; validators decide. The token cannot move until then, but by the
+    /// verdict on another challenge.
     /// @param evidenceRoot Digest of the evidence that validators are going to read.
     function challenge(ModelId modelId, bytes32 evidenceRoot) external payable returns (TaskId taskId);
 
     /// @notice Ends a challenge; only the audit calls it. Upheld, the token moves to the challenger.
-    function resolveChallenge(ModelId modelId, address challenger, bool upheld) external;
+    function resolveChallenge(ModelId modelId, TaskId taskId, address challenger, bool upheld) external;
 
+    /// @notice Shortest time that terms may give for settling reported usage, in seconds. Royalty that is enforced counts the
+    /// usage as settled, and vouchers for it pay nothing any more, so a host must have had the time to claim them.
+    function MIN_DISPUTE_WINDOW() external view returns (uint64);
+    /// @notice Longest such time, in seconds; bonds are held longer than that.
+    function MAX_DISPUTE_WINDOW() external view returns (uint64);
     function model(ModelId modelId) external view returns (Model memory);
     function terms(TermsId termsId) external view returns (LicenseTerms memory);
     function termsOpen(TermsId termsId) external view returns (bool);

@@ -4,6 +4,7 @@ pragma solidity 0.8.30;
 import {MerkleSum} from "../libraries/MerkleSum.sol";
 import {ChannelId, LeaseId} from "../types/Ids.sol";
 import {Channel, SessionGrant, Split, Statement, Voucher} from "../types/Messages.sol";
+import {IUsageLog} from "./IUsageLog.sol";
 
 /// @title Deposits, vouchers, and claims that cannot be made without paying the creator
 /// @notice A payer deposits into a channel with one host. Every request is paid by a cumulative voucher on a lane of the
@@ -186,6 +187,9 @@ interface IPaymentEscrow {
     /// @notice Sends an account its balance. Anybody may call it.
     function payOut(address token, address account) external returns (uint256 amount);
 
+    function USAGE() external view returns (IUsageLog);
+    /// @notice Seconds within which a host is expected to claim what it holds.
+    function CLAIM_INTERVAL() external view returns (uint64);
     function channelId(Channel calldata channel) external view returns (ChannelId);
     function channelState(ChannelId channelId) external view returns (ChannelState memory);
     function lane(ChannelId channelId, uint64 lane) external view returns (Lane memory);

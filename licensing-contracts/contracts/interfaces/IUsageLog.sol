@@ -11,8 +11,8 @@ import {EpochCommit} from "../types/Messages.sol";
 /// @dev Assumptions and warnings:
 /// - An epoch is a fixed span of time, the same for all leases: statement `s` belongs to `epochOf(s.endedMs)`.
 /// - Within one epoch a host may report more than once, for statements that it found later, until it reports a later epoch.
-/// - A report may come late. Until it is there, the host is not paid, and after `challengeableFrom` it can be asked for any
-///   statement of the epoch.
+/// - A report may come late, until the lease's vouchers can no longer be claimed. Until it is there, the host is not paid, and
+///   after `challengeableFrom` it can be asked for any statement of the epoch.
 /// - Nothing here checks the tree: a root is a promise, which the audit holds against the host.
 interface IUsageLog {
     struct Report {
@@ -28,6 +28,8 @@ interface IUsageLog {
 
     error Zero();
     error NotHost(address expected, address actual);
+    error EpochTooLong(uint64 longest, uint64 actual);
+    error TooLate(uint64 until);
     error EpochNotOver(uint64 until);
     error EpochBeforeLast(uint64 last, uint64 actual);
     error TooManyReports(uint64 epoch);

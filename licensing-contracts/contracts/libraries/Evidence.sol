@@ -82,6 +82,11 @@ library Evidence {
         return keccak256(abi.encode("misprice", statementDigest));
     }
 
+    /// @dev The request that a statement accounts for, of which there can be several accounts.
+    function request(Statement calldata statement) internal pure returns (bytes32) {
+        return keccak256(abi.encode("request", statement.leaseId, statement.channelId, statement.lane, statement.seq));
+    }
+
     /// @dev By request: a host that signs three accounts of one request contradicts itself once.
     function equivocation(Statement calldata statement) internal pure returns (bytes32) {
         return

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 
 /// @title Who signed a digest
 /// @dev Strict: 65 bytes, low s (EIP-2), v of 27 or 28. Each failure has an error of its own.
@@ -46,12 +46,9 @@ library Signatures {
     /// @dev Requires that `account`, a key or a wallet contract, signed.
     function requireAccount(address account, bytes32 digest, bytes calldata signature) internal view {
         if (isWallet(account)) {
-            (bool answered, bytes memory answer) =
-                account.staticcall(abi.encodeCall(IERC1271.isValidSignature, (digest, signature)));
+            // Reads one word of the answer: copying a long one could cost the caller more than the call may.
             require(
-                answered && answer.length >= 32
-                    && abi.decode(answer, (bytes32)) == bytes32(IERC1271.isValidSignature.selector),
-                WalletRefused(account)
+                SignatureChecker.isValidERC1271SignatureNowCalldata(account, digest, signature), WalletRefused(account)
             );
         } else {
             requireKey(account, digest, signature);

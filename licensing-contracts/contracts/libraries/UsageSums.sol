@@ -65,6 +65,17 @@ library UsageSums {
             / Pricing.PER_MILLION;
     }
 
+    /// @dev The royalty on `sums`: the share of what was charged, and the floors of what was used at least.
+    function royaltyDown(MerkleSum.Sums memory sums, uint16 royaltyBps, Prices memory floors)
+        internal
+        pure
+        returns (uint256)
+    {
+        uint256 share = Pricing.shareDown(sums.charge, royaltyBps);
+        uint256 floor = floorDown(sums, floors);
+        return share > floor ? share : floor;
+    }
+
     function _less(uint64 a, uint64 b) private pure returns (uint64) {
         return a > b ? a - b : 0;
     }

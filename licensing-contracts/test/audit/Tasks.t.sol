@@ -65,7 +65,9 @@ contract TasksTest is Auditing {
         bytes memory refusal = abi.encodeWithSelector(IAuditServiceManager.NotCourt.selector, stranger.addr);
         vm.startPrank(stranger.addr);
         vm.expectRevert(refusal);
-        audit.openTaskFor{value: TASK_BOND}(stranger.addr, leaseId, kind(1), 0, stranger.addr, BOND);
+        audit.openTaskFor{value: TASK_BOND}(
+            stranger.addr, leaseId, kind(1), 0, IAuditServiceManager.Bill(0, stranger.addr, BOND)
+        );
         vm.expectRevert(refusal);
         audit.openCase(leaseId);
         vm.expectRevert(refusal);

@@ -185,8 +185,8 @@ contract EquivocationTest is Auditing {
         TaskId taskId = accuse(second, channel);
         IAuditServiceManager.Task memory task = audit.task(taskId);
         assertEq(task.opener, payer.addr, "the customer accuses");
-        assertEq(task.payer, payer.addr, "and is refunded");
-        assertEq(task.refund, second.charge, "what it was charged");
+        assertEq(task.bill.payer, payer.addr, "and is refunded");
+        assertEq(task.bill.refund, second.charge, "what it was charged");
         uint256 credited = balanceOf(creator.addr);
         decide(taskId, guilty());
         uint256 reward = (BOND / 5 - uint256(second.charge)) * 3_000 / 10_000;
@@ -197,7 +197,7 @@ contract EquivocationTest is Auditing {
 
     function test_what_was_not_claimed_is_not_refunded() public {
         TaskId taskId = accuse(second, channel);
-        assertEq(audit.task(taskId).refund, 0, "nobody paid yet");
+        assertEq(audit.task(taskId).bill.refund, 0, "nobody paid yet");
     }
 
     function test_a_refund_is_no_more_than_what_the_lane_paid() public {
@@ -206,7 +206,7 @@ contract EquivocationTest is Auditing {
         // A second account of the same request, made up to get the bond out.
         second.charge = type(uint128).max;
         TaskId taskId = accuse(second, channel);
-        assertEq(audit.task(taskId).refund, cost(2, 3_000, 100, 1_200), "what was claimed on the lane");
+        assertEq(audit.task(taskId).bill.refund, cost(2, 3_000, 100, 1_200), "what was claimed on the lane");
     }
 
     function test_the_refund_goes_to_the_channel_s_payer_only() public {

@@ -126,6 +126,7 @@ contract InclusionTest is Auditing {
         toChallengeable(epoch);
         later(5 days);
         uint256 index = reportEpoch(epoch);
+        later(1);
         challenge();
         answer(index);
     }

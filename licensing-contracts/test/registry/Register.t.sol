@@ -31,6 +31,7 @@ contract RegisterTest is Fixture {
         IModelRegistry.Model memory model = registry.model(registered);
         assertEq(model.manifestDigest, manifest, "manifest");
         assertEq(model.registeredAt, START, "time");
+        assertEq(model.publishedAt, START, "time of the version");
         assertEq(model.manifestVersion, 1, "version");
         assertEq(model.termsVersion, 0, "no terms");
     }

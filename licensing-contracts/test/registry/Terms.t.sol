@@ -76,11 +76,23 @@ contract TermsTest is Fixture {
             terms,
             abi.encodeWithSelector(IModelRegistry.CachedFloorAboveFloor.selector, terms.floorCached, terms.floorPrompt)
         );
+    }
 
+    /// Royalty that is enforced takes vouchers their worth, so a host needs the time to claim; and bonds are not held for ever.
+    function testFuzz_a_dispute_window_is_neither_short_nor_long(uint64 window) public {
         uint64 longest = registry.MAX_DISPUTE_WINDOW();
-        terms = defaultTerms(modelId);
-        terms.disputeWindow = longest + 1;
-        expectRefusal(terms, abi.encodeWithSelector(IModelRegistry.DisputeWindow.selector, longest + 1, longest));
+        LicenseTerms memory terms = defaultTerms(modelId);
+        terms.disputeWindow = uint64(bound(window, 0, 2 * longest));
+        if (terms.disputeWindow < MIN_DISPUTE_WINDOW || terms.disputeWindow > longest) {
+            expectRefusal(
+                terms,
+                abi.encodeWithSelector(
+                    IModelRegistry.DisputeWindow.selector, MIN_DISPUTE_WINDOW, longest, terms.disputeWindow
+                )
+            );
+        } else {
+            assertEq(registry.terms(publishTerms(terms)).disputeWindow, terms.disputeWindow, "published");
+        }
     }
 
     function test_a_period_is_not_empty_not_over_and_not_for_ever() public {

@@ -31,6 +31,7 @@ abstract contract Fixture is Test, EigenLayerCore {
     uint64 internal constant EPOCH_LENGTH = 1 hours;
     uint64 internal constant COMMIT_GRACE = 10 minutes;
     uint64 internal constant CLAIM_INTERVAL = 1 days;
+    uint64 internal constant MIN_DISPUTE_WINDOW = 2 days;
     uint64 internal constant VERDICT_WINDOW = 2 days;
     uint64 internal constant RESOLVE_WINDOW = 1 days;
     uint64 internal constant ANSWER_WINDOW = 1 days;
@@ -83,21 +84,22 @@ abstract contract Fixture is Test, EigenLayerCore {
 
     function deployHallmark() internal {
         uint256 nonce = vm.getNonce(address(this));
-        address escrowAt = vm.computeCreateAddress(address(this), nonce + 3);
+        address escrowAt = vm.computeCreateAddress(address(this), nonce + 2);
+        address usageAt = vm.computeCreateAddress(address(this), nonce + 3);
         address auditAt = vm.computeCreateAddress(address(this), nonce + 4);
         address courtAt = vm.computeCreateAddress(address(this), nonce + 5);
-        registry = new ModelRegistry(IAuditServiceManager(auditAt), DRAW_DELAY_BLOCKS, CHALLENGE_WINDOW);
+        registry =
+            new ModelRegistry(IAuditServiceManager(auditAt), DRAW_DELAY_BLOCKS, CHALLENGE_WINDOW, MIN_DISPUTE_WINDOW);
         leases = new LeaseManager(
             registry,
             IPaymentEscrow(escrowAt),
             IAuditServiceManager(auditAt),
             REVOCATION_NOTICE,
             CLAIM_DELAY,
-            UNBONDING_DELAY,
-            registry.MAX_DISPUTE_WINDOW()
+            UNBONDING_DELAY
         );
+        escrow = new PaymentEscrow(leases, IUsageLog(usageAt), auditAt, CLAIM_INTERVAL);
         usage = new UsageLog(leases, EPOCH_LENGTH, COMMIT_GRACE);
-        escrow = new PaymentEscrow(leases, usage, auditAt, CLAIM_INTERVAL);
         audit = new AuditServiceManager(defaultSetup(courtAt));
         court = new EvidenceCourt(audit, usage, ANSWER_WINDOW, CHALLENGE_BOND);
     }

@@ -119,7 +119,7 @@ impl Found {
             "manifest": model.manifestDigest,
             "terms_version": model.termsVersion,
             "fingerprint_roots": roots.to_string(),
-            "challenged": model.challenge != 0,
+            "challenged": model.openChallenges != 0,
         });
         self.object.insert("model".to_owned(), object);
         Ok(())

@@ -105,7 +105,7 @@ pub(crate) struct TermsArguments {
     valid_for: Seconds,
 
     /// How long reported use may stay unpaid
-    #[arg(long, value_name = "TIME", default_value = "1d", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "3d", value_parser = duration)]
     dispute_window: Seconds,
 
     /// Digest of the tokenizer that bills are counted with [default: the registered model's]
