@@ -63,6 +63,7 @@ pub(crate) enum Command {
     Host(host::Host),
     Devnet(devnet::DevnetArguments),
     Register(Box<chain::register::Register>),
+    PublishManifest(chain::publish_manifest::PublishManifest),
     #[command(subcommand)]
     Terms(chain::terms::Command),
     CommitFingerprints(chain::commit_fingerprints::CommitFingerprints),

@@ -25,6 +25,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::Host(arguments) => Box::pin(host::run(arguments, context)).await,
         Command::Devnet(arguments) => Box::pin(devnet::run(arguments, context)).await,
         Command::Register(arguments) => Box::pin(chain::register::run(*arguments, context)).await,
+        Command::PublishManifest(arguments) => Box::pin(chain::publish_manifest::run(arguments, context)).await,
         Command::Terms(command) => Box::pin(chain::terms::run(command, context)).await,
         Command::CommitFingerprints(arguments) => Box::pin(chain::commit_fingerprints::run(arguments, context)).await,
         Command::Lease(command) => Box::pin(chain::lease::run(command, context)).await,

@@ -1,11 +1,16 @@
 //! The demo: a model's whole life on one machine, and the report about it.
 
+mod asking;
+mod chain;
+mod customer;
 pub(crate) mod folder;
 mod journal;
+mod licence;
 mod page;
 mod plot;
 pub(crate) mod record;
 pub(crate) mod run;
+mod stamping;
 mod text;
 pub(crate) mod utility;
 

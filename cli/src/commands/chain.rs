@@ -8,6 +8,7 @@ pub(crate) mod deposit;
 pub(crate) mod grant;
 pub(crate) mod lease;
 pub(crate) mod operator;
+pub(crate) mod publish_manifest;
 pub(crate) mod register;
 pub(crate) mod status;
 pub(crate) mod terms;

@@ -1,6 +1,6 @@
 //! `hallmark demo`
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, builder::FalseyValueParser};
@@ -14,11 +14,13 @@ use crate::{
     progress,
 };
 
-/// Stamp a model, serve it, prove it, and fail to prove the original
+/// Register and stamp a model, serve it, prove it, fail to prove the original, and be paid
 ///
-/// Everything on this machine and offline: generates fingerprints, stamps them into the model, serves the stamped and
-/// the original model on free local ports, proves ownership of the first over HTTP, cannot prove the second, and checks
-/// the proof offline. Ends with a report and a page.
+/// Everything on this machine: starts a chain with EigenLayer's core, registers the model with its licence and its
+/// fingerprint commitment, draws from the chain, stamps, serves the stamped and the original model on free local ports,
+/// proves ownership of the first over HTTP and cannot prove the second. A host with collateral takes a lease, a customer
+/// pays it by voucher, and its claim pays the creator. Ends with a report and a page. EigenLayer's bytecode is fetched
+/// once, through cargo; from then on everything is offline.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   hallmark demo
@@ -43,7 +45,11 @@ pub(crate) struct Demo {
     #[arg(long, env = "HALLMARK_ORDINARY", value_name = "COUNT")]
     pub(crate) ordinary: Option<usize>,
 
-    /// Leave both servers up until Ctrl-C
+    /// EigenLayer's bytecode, as another machine has it in its cache [default: fetched once, through cargo]
+    #[arg(long, env = "HALLMARK_EIGENLAYER_CORE", value_name = "FILE")]
+    pub(crate) eigenlayer_core: Option<PathBuf>,
+
+    /// Leave both servers and the chain up until Ctrl-C
     #[arg(long, env = "HALLMARK_KEEP", value_parser = FalseyValueParser::new())]
     pub(crate) keep: bool,
 
@@ -57,7 +63,7 @@ pub(crate) async fn run(arguments: Demo, context: &Context) -> anyhow::Result<Ex
     let place = folder.path().display().to_string();
     progress::say(&format!("hallmark demo, into {place}"));
     let finished = Box::pin(demo::run::run(&arguments, &folder, context)).await;
-    let demo::run::Finished { record, servers } =
+    let demo::run::Finished { record, servers, chain } =
         finished.with_context(|| format!("the demo did not finish; what it wrote so far is in {place}"))?;
     let text = demo::write_reports(&record, &folder)?;
     progress::say("");
@@ -65,8 +71,11 @@ pub(crate) async fn run(arguments: Demo, context: &Context) -> anyhow::Result<Ex
     if arguments.keep {
         progress::say(&format!("\nstamped model   {}", servers.stamped));
         progress::say(&format!("original model  {}", servers.base));
-        progress::say("press Ctrl-C to stop both");
-        context.interrupt().cancelled().await;
+        let stop = context.interrupt();
+        let rpc = chain.devnet().chain().serve(SocketAddr::from(([127, 0, 0, 1], 0)), &stop).await?;
+        progress::say(&format!("chain           {}", rpc.url()));
+        progress::say("press Ctrl-C to stop all three");
+        rpc.stopped().await;
     }
     servers.stop.cancel();
     context.tracker.close();

@@ -1,5 +1,7 @@
 //! The report as one self-contained page: style and plots inline, no script, no request to anywhere.
 
+mod payment;
+
 use super::{
     plot::{self, Bar, Evidence, Panel},
     record::{DemoRecord, ProofRecord, SurfaceRecord, TrainingPoint, UtilityRecord},
@@ -30,6 +32,7 @@ pub(crate) fn page(record: &DemoRecord) -> String {
                 (header(record))
                 main {
                     (evidence(record))
+                    (payment::section(record))
                     (success(record))
                     (utility(record))
                     (training(record))
@@ -57,8 +60,9 @@ fn header(record: &DemoRecord) -> Markup {
             h1 { (headline(record)) }
             p class="lead" {
                 "Model " b { (model.reference) } " (" (model.architecture) ", " (format::count_short(model.parameters))
-                " parameters) was given " (record.scheme.fingerprints) " secret fingerprints. Then a stranger's view: two servers, "
-                "one with the stamped model and one with the original, asked over HTTP like any customer would."
+                " parameters) was registered with a licence and given " (record.scheme.fingerprints) " secret fingerprints. Then a "
+                "stranger's view: two servers, one with the stamped model and one with the original, asked over HTTP like any "
+                "customer would."
             }
             div class="verdicts" {
                 (verdict("The stamped model", "stamped", &record.stamped, record.stamped.verdict == Outcome::Proved))
@@ -113,9 +117,13 @@ fn figures(record: &DemoRecord) -> Markup {
             div { dt { "success rate" } dd { (format::percent(share)) } }
             div { dt { "questions to proof" } dd { (record.stamped.queries) } }
             div { dt { "false proof at most" } dd { (format::one_in(-record.stamped.alpha.log10())) } }
-            div { dt { "whole demo" } dd { (seconds(record.total_s)) } }
+            div { dt { "creator's part" } dd { (format::percent(creators_part(record))) } }
         }
     }
+}
+
+fn creators_part(record: &DemoRecord) -> f64 {
+    record.payment.shares.iter().filter(|share| share.who == "creator").map(|share| share.part).sum()
 }
 
 fn evidence(record: &DemoRecord) -> Markup {
@@ -306,12 +314,17 @@ fn check_again(record: &DemoRecord) -> Markup {
         ("original model", &record.model.digest),
         ("stamped model", &record.model.stamped_digest),
         ("proof bundle", &record.bundle.digest),
+        ("model's token", &record.licence.model.to_string()),
+        ("terms", &record.licence.terms.to_string()),
     ];
     html! {
         section {
             h2 { "Check it yourself" }
             p { "The bundle of " (record.bundle.openings) " opened fingerprints needs nothing but the public commitment:" }
             pre { "hallmark verify-bundle " (files.bundle.display()) " --commitment " (files.commitment.display()) }
+            p { "The chain goes on where the demo left it:" }
+            pre { "hallmark devnet --state " (files.chain.display()) " --deployment " (files.deployment.display()) "\n"
+                  "hallmark status --lease " (record.licence.lease) " --deployment " (files.deployment.display()) }
             dl class="digests" {
                 @for (name, digest) in digests { dt { (name) } dd class="digest" { (digest) } }
                 dt { "stamped weights" } dd class="digest" { (files.stamped_model.display()) }
@@ -347,7 +360,16 @@ mod tests {
     #[test]
     fn the_page_is_complete_and_loads_nothing() {
         let html = page(&sample());
-        for words in ["Not this model", "1 in 1,000,000", "not trained", "<svg", "hallmark verify-bundle", "</html>"] {
+        for words in [
+            "Not this model",
+            "1 in 1,000,000",
+            "not trained",
+            "One claim, one transaction: 0.08 TEST",
+            "NotNewer",
+            "<svg",
+            "hallmark verify-bundle",
+            "</html>",
+        ] {
             assert!(html.contains(words), "{words:?} is missing");
         }
         for forbidden in ["<script", "src=\"", "href=", "url(", "NaN", "@import"] {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use alloy::primitives::Address;
 use fingerprint::prove::Outcome;
+use protocol::ids::{LeaseId, ModelId, TermsId};
 use serde::Serialize;
 
 /// Everything that a finished demo reports. Holds no key and no response, nor the seed that
@@ -25,6 +27,8 @@ pub(crate) struct DemoRecord {
     pub(crate) base: ProofRecord,
     /// What the offline check of the bundle found.
     pub(crate) bundle: BundleRecord,
+    pub(crate) licence: LicenceRecord,
+    pub(crate) payment: PaymentRecord,
     pub(crate) steps: Vec<StepRecord>,
     pub(crate) total_s: f64,
     pub(crate) files: FilesRecord,
@@ -49,8 +53,7 @@ pub(crate) struct SchemeRecord {
     pub(crate) commitment_root: String,
     pub(crate) set_root: String,
     pub(crate) beacon: String,
-    /// True when this machine drew the beacon itself: the proof then does not bind a claimant who grinds.
-    pub(crate) beacon_self_drawn: bool,
+    pub(crate) beacon_source: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -144,6 +147,72 @@ pub(crate) struct BundleRecord {
     pub(crate) openings: u64,
 }
 
+/// What is on the chain at the end.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct LicenceRecord {
+    pub(crate) chain_id: u64,
+    pub(crate) blocks: u64,
+    /// Those of creator, host and customer, without the deployment's.
+    pub(crate) transactions: u64,
+    /// What they used.
+    pub(crate) gas: u64,
+    pub(crate) model: ModelId,
+    pub(crate) terms: TermsId,
+    /// Of what a claim pays, 0 to 1.
+    pub(crate) royalty: f64,
+    /// Of what a claim pays, 0 to 1.
+    pub(crate) validators: f64,
+    /// Block of the fingerprint commitment.
+    pub(crate) committed_in: u64,
+    /// Block whose randomness drew.
+    pub(crate) draw_block: u64,
+    pub(crate) lease: LeaseId,
+    /// What the host restaked through EigenLayer, as shown.
+    pub(crate) staked: String,
+    /// The part of it that the audit can slash, as shown.
+    pub(crate) slashable: String,
+    /// What the host deposited for those it may harm, as shown.
+    pub(crate) bond: String,
+}
+
+/// A customer's use, and who was paid for it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct PaymentRecord {
+    pub(crate) requests: u64,
+    pub(crate) prompt_tokens: u64,
+    /// Those of the prompt tokens that were not computed again.
+    pub(crate) cached_tokens: u64,
+    pub(crate) completion_tokens: u64,
+    /// What the customer had deposited, as shown.
+    pub(crate) deposit: String,
+    /// As shown.
+    pub(crate) paid: String,
+    pub(crate) shares: Vec<ShareRecord>,
+    pub(crate) claim_gas: u64,
+    /// Claims that the contracts refused.
+    pub(crate) refused: Vec<AttemptRecord>,
+}
+
+/// What one of those got whom a claim pays.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ShareRecord {
+    pub(crate) who: String,
+    pub(crate) account: Address,
+    /// As shown.
+    pub(crate) amount: String,
+    /// Of what was paid, 0 to 1.
+    pub(crate) part: f64,
+}
+
+/// A claim that must not work.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct AttemptRecord {
+    /// "a second time"
+    pub(crate) attempted: String,
+    /// The contracts' error.
+    pub(crate) error: String,
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct StepRecord {
     pub(crate) name: String,
@@ -160,6 +229,12 @@ pub(crate) struct FilesRecord {
     pub(crate) set: PathBuf,
     pub(crate) commitment: PathBuf,
     pub(crate) bundle: PathBuf,
+    /// The claim, as `hallmark claim` takes it.
+    pub(crate) vouchers: PathBuf,
+    /// The contracts' addresses.
+    pub(crate) deployment: PathBuf,
+    /// The chain as it was at the end.
+    pub(crate) chain: PathBuf,
     /// What opens the set, as shown.
     pub(crate) set_opens_with: String,
 }
@@ -206,7 +281,7 @@ pub(crate) mod tests {
                 commitment_root: "0xaa0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
                 set_root: "0xbb0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
                 beacon: "0xcc0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e5f0c9d3e".into(),
-                beacon_self_drawn: true,
+                beacon_source: "prevrandao of block 31 of chain 31337".into(),
             },
             embedding: EmbeddingRecord {
                 layers: "top fifth of the blocks".into(),
@@ -290,6 +365,47 @@ pub(crate) mod tests {
                 bytes: 18_432,
                 openings: 6,
             },
+            licence: LicenceRecord {
+                chain_id: 31_337,
+                blocks: 71,
+                transactions: 22,
+                gas: 3_210_000,
+                model: ModelId::from_bytes([0xe1; 32]),
+                terms: TermsId::from_bytes([0xe2; 32]),
+                royalty: 0.1,
+                validators: 0.01,
+                committed_in: 44,
+                draw_block: 46,
+                lease: LeaseId::new(1),
+                staked: "1000 TEST".into(),
+                slashable: "500 TEST".into(),
+                bond: "100 TEST".into(),
+            },
+            payment: PaymentRecord {
+                requests: 8,
+                prompt_tokens: 230,
+                cached_tokens: 0,
+                completion_tokens: 160,
+                deposit: "20 TEST".into(),
+                paid: "0.08 TEST".into(),
+                shares: [
+                    ("host", "0.0712 TEST", 0.89),
+                    ("creator", "0.006 TEST", 0.075),
+                    ("contributor", "0.002 TEST", 0.025),
+                    ("validators", "0.0008 TEST", 0.01),
+                ]
+                .map(|(who, amount, part)| ShareRecord {
+                    who: who.into(),
+                    account: Address::repeat_byte(7),
+                    amount: amount.into(),
+                    part,
+                })
+                .to_vec(),
+                claim_gas: 167_044,
+                refused: [("before the use was reported", "MoreThanReported"), ("a second time", "NotNewer")]
+                    .map(|(attempted, error)| AttemptRecord { attempted: attempted.into(), error: error.into() })
+                    .to_vec(),
+            },
             steps: [
                 ("load", "Llama, 1.6 M parameters, 6 blocks", 0.2),
                 ("generate", "32 keys with 16 candidates each", 3.4),
@@ -313,6 +429,9 @@ pub(crate) mod tests {
                 set: "hallmark-demo-7/set.age".into(),
                 commitment: "hallmark-demo-7/commitment.json".into(),
                 bundle: "hallmark-demo-7/bundle.json".into(),
+                vouchers: "hallmark-demo-7/vouchers.json".into(),
+                deployment: "hallmark-demo-7/deployment.json".into(),
+                chain: "hallmark-demo-7/chain.json".into(),
                 set_opens_with: "--identity hallmark-demo-7/identity.txt".into(),
             },
         }

@@ -53,6 +53,8 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
         format::duration(Duration::from_secs_f64(record.total_s.max(0.0)))
     )?;
 
+    write_licence(out, record)?;
+
     heading(out, "Success rate (weights as written; 95 % interval)")?;
     for row in &record.surfaces {
         writeln!(
@@ -104,6 +106,8 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
     writeln!(out, "  set         {}  (opens with {})", files.set.display(), files.set_opens_with)?;
     writeln!(out, "  commitment  {}", files.commitment.display())?;
     writeln!(out, "  bundle      {}", files.bundle.display())?;
+    writeln!(out, "  chain       {}  (contracts in {})", files.chain.display(), files.deployment.display())?;
+    writeln!(out, "  vouchers    {}", files.vouchers.display())?;
     writeln!(
         out,
         "\n  check again: hallmark verify-bundle {} --commitment {}",
@@ -112,20 +116,53 @@ fn write_report(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
     )
 }
 
+/// Who promised what on the chain, and who was paid.
+fn write_licence(out: &mut String, record: &DemoRecord) -> std::fmt::Result {
+    let (licence, payment) = (&record.licence, &record.payment);
+    heading(out, &format!("Licence and payment (chain {}, with EigenLayer's core)", licence.chain_id))?;
+    writeln!(out, "  model         {}", licence.model)?;
+    writeln!(
+        out,
+        "  fingerprints  committed in block {}, drawn by block {}",
+        licence.committed_in, licence.draw_block
+    )?;
+    writeln!(
+        out,
+        "  host          lease {}, bond {}; {} restaked, {} slashable",
+        licence.lease, licence.bond, licence.staked, licence.slashable
+    )?;
+    writeln!(
+        out,
+        "  customer      {} requests: {} prompt tokens, {} completion tokens\n",
+        payment.requests, payment.prompt_tokens, payment.completion_tokens
+    )?;
+    writeln!(out, "  one claim     {} in {} gas", payment.paid, format::thousands(payment.claim_gas))?;
+    for share in &payment.shares {
+        writeln!(out, "    {:<12}{:>15} {:>8}", share.who, share.amount, format::percent(share.part))?;
+    }
+    writeln!(out, "  refused")?;
+    for attempt in &payment.refused {
+        writeln!(out, "    {:<34}  {}", attempt.attempted, attempt.error)?;
+    }
+    writeln!(out)
+}
+
 /// What a reader must know before relying on the result. Shared by both reports.
 pub(crate) fn caveats(record: &DemoRecord) -> Vec<String> {
     let mut lines = vec![format!(
         "Each question has {} possible answers that were fixed before one of them was drawn, so a model that was never stamped gives the drawn one at most once in {} times. That needs no assumption about the model.",
         record.scheme.candidates, record.scheme.candidates
     )];
-    if record.scheme.beacon_self_drawn {
-        lines.push(
-            "The randomness of the draw came from this machine. The proof holds against innocent models, but not against a claimant who would try many draws: for that, commit publicly and take a public beacon that came later."
-                .to_owned(),
-        );
-    }
+    lines.push(
+        "The chain ran in this demo alone, and who runs a chain alone can choose its randomness. The proof holds against innocent models; on a public chain the same steps also bind a claimant who would try many draws."
+            .to_owned(),
+    );
+    lines.push(
+        "The customer's requests were real, but both sides' signatures on their counts were made by the demo: this version has no metered host yet. Prices and stakes are in a test token."
+            .to_owned(),
+    );
     lines.push(format!(
-        "The {} questions of the bundle are public from now on and are not asked again.",
+        "The {} questions of the bundle are public from now on: they are burned on the chain and not asked again.",
         record.bundle.openings
     ));
     lines
@@ -176,7 +213,10 @@ mod tests {
             "at most 1 in 1,000,000",
             "in all",
             "not trained",
-            "came from this machine",
+            "ran in this demo alone",
+            "one claim     0.08 TEST in 167,044 gas",
+            "creator         0.006 TEST    7.5 %",
+            "MoreThanReported",
             "hallmark verify-bundle hallmark-demo-7/bundle.json --commitment hallmark-demo-7/commitment.json",
         ] {
             assert!(text.contains(words), "{words:?} is not in\n{text}");

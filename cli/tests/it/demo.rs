@@ -17,6 +17,7 @@ fn demo_proves_the_stamped_model_and_not_the_original() {
     assert_ne!(object["base"]["verdict"], "proved", "{object:#}");
     let place = folder.path().join("demo");
     check_files(&place);
+    check_licence(&object);
     check_page(&place, &object);
     for report in ["report.html", "report.txt", "report.json"] {
         let text = fs::read_to_string(place.join(report)).unwrap();
@@ -32,17 +33,46 @@ fn check_files(place: &Path) {
         [
             "attempt-on-original.json",
             "bundle.json",
+            "chain.json",
             "commitment.json",
+            "deployment.json",
             "identity.txt",
             "report.html",
             "report.json",
             "report.txt",
             "set.age",
             "set.age.ledger.jsonl",
-            "stamped"
+            "stamped",
+            "vouchers.json"
         ]
     );
     assert!(names(&place.join("stamped")).contains(&"model.safetensors".to_owned()));
+}
+
+/// The commitment came before the draw, and nobody was paid in any other way than the terms say.
+fn check_licence(object: &Value) {
+    let (licence, payment) = (&object["licence"], &object["payment"]);
+    assert!(licence["committed_in"].as_u64() < licence["draw_block"].as_u64(), "{licence:#}");
+    let source = object["scheme"]["beacon_source"].as_str().unwrap();
+    assert!(source.starts_with(&format!("prevrandao of block {} of chain 31337", licence["draw_block"])), "{source}");
+    assert_eq!((&payment["requests"], &licence["slashable"]), (&Value::from(8), &Value::from("500 TEST")));
+    let parts: Vec<(&str, f64)> = payment["shares"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|share| (share["who"].as_str().unwrap(), share["part"].as_f64().unwrap()))
+        .collect();
+    // A tenth is the royalty, a quarter of it the contributor's; what rounding leaves goes to the host.
+    for ((who, part), (expected, least)) in
+        parts.iter().zip([("host", 0.89), ("creator", 0.075), ("contributor", 0.025), ("validators", 0.01)])
+    {
+        assert_eq!(*who, expected);
+        assert!((part - least).abs() < 2e-4, "{who} got {part}");
+    }
+    assert!((parts.iter().map(|(_, part)| part).sum::<f64>() - 1.0).abs() < 1e-9, "{parts:?}");
+    let refused: Vec<&str> =
+        payment["refused"].as_array().unwrap().iter().map(|attempt| attempt["error"].as_str().unwrap()).collect();
+    assert_eq!(refused, ["MoreThanReported", "WrongSplits", "NotNewer"]);
 }
 
 fn check_page(place: &Path, object: &Value) {
@@ -67,8 +97,8 @@ fn check_words(folder: &Path, digest: &str) {
         "system prompt  none\n",
         "from position 0 of",
         "tested at 5.00e-7",
-        "beacon source  drawn by the claimant",
-        "not against a claimant who grinds",
+        "beacon source  prevrandao of block ",
+        "a development chain that the claimant ran alone",
         "each published root",
     ] {
         assert!(words.contains(part), "{part:?} is not in\n{words}");

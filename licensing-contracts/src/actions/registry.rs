@@ -32,6 +32,16 @@ pub fn registered(receipt: &TransactionReceipt) -> Option<ModelId> {
     event::<ModelRegistry::ModelRegistered>(receipt).map(|made| B256::from(made.modelId).into())
 }
 
+/// Publishes newer weights of the sender's model.
+pub fn publish_manifest(to: &Deployment, model: ModelId, manifest: ManifestDigest, uri: &str) -> Action {
+    let call = ModelRegistry::publishManifestCall {
+        modelId: number(model),
+        manifestDigest: manifest.word(),
+        uri: uri.to_owned(),
+    };
+    Action::call("publication of a manifest", to.model_registry, &call)
+}
+
 /// Publishes a version of a licence, with the recipients that its `splits` are the root of.
 pub fn publish_terms(
     to: &Deployment,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use licensing_contracts::actions::registry;
-use protocol::ids::{ManifestDigest, ModelId};
+use protocol::ids::{ManifestDigest, ModelId, TokenizerDigest};
 use serde_json::json;
 
 use super::{
@@ -51,29 +51,38 @@ pub(crate) struct Register {
 
 pub(crate) async fn run(arguments: Register, context: &Context) -> anyhow::Result<ExitCode> {
     let Register { model, manifest, uri, parents, no_terms, terms, send } = arguments;
-    let identity = match (&model, manifest) {
-        (Some(reference), _) => {
-            let (step, reference) = (context.progress().step("load"), reference.clone());
-            let model = context.compute(move || models::load(&reference)).await?;
-            step.done(&models::summary(&model.config));
-            (model.manifest_digest, Some(model.tokenizer.digest()))
-        }
-        (None, Some(manifest)) => (manifest, None),
-        // clap asks for one of them.
-        (None, None) => anyhow::bail!("name the model"),
-    };
+    let (manifest, tokenizer) = identity(model, manifest, context).await?;
     let mut session = send.open().await?;
-    let action = registry::register(&session.deployment, identity.0, &parents, &uri);
+    let action = registry::register(&session.deployment, manifest, &parents, &uri);
     let receipt = session.act(&action).await?;
     let model_id = receipt.as_ref().and_then(registry::registered);
-    let mut rows = vec![("manifest", identity.0.to_string())];
+    let mut rows = vec![("manifest", manifest.to_string())];
     rows.extend(model_id.map(|id| ("model", id.to_string())));
-    let mut object = json!({ "manifest": identity.0, "model": model_id });
+    let mut object = json!({ "manifest": manifest, "model": model_id });
     if let (Some(id), false) = (model_id, no_terms) {
-        let published = publish(&mut session, id, 1, &terms, identity.1).await?;
+        let published = publish(&mut session, id, 1, &terms, tokenizer).await?;
         rows.extend(published.rows());
         object["terms"] = published.object();
     }
     session.finish(context, &rows, object)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a model is registered by: the digest that is given, or that of the model, with its tokenizer's.
+pub(super) async fn identity(
+    model: Option<String>,
+    manifest: Option<ManifestDigest>,
+    context: &Context,
+) -> anyhow::Result<(ManifestDigest, Option<TokenizerDigest>)> {
+    match (model, manifest) {
+        (Some(reference), _) => {
+            let step = context.progress().step("load");
+            let model = context.compute(move || models::load(&reference)).await?;
+            step.done(&models::summary(&model.config));
+            Ok((model.manifest_digest, Some(model.tokenizer.digest())))
+        }
+        (None, Some(manifest)) => Ok((manifest, None)),
+        // clap asks for one of them.
+        (None, None) => anyhow::bail!("name the model"),
+    }
 }
