@@ -215,7 +215,7 @@ mod tests {
             "not trained",
             "ran in this demo alone",
             "one claim     0.08 TEST in 167,044 gas",
-            "creator         0.006 TEST    7.5 %",
+            "creator          0.006 TEST    7.5 %",
             "MoreThanReported",
             "hallmark verify-bundle hallmark-demo-7/bundle.json --commitment hallmark-demo-7/commitment.json",
         ] {
