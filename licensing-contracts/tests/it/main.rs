@@ -2,6 +2,8 @@
 
 mod bls_precompiles;
 mod devchain;
+mod differential;
 mod eigenlayer;
+mod escrow_model;
 mod life;
 mod support;
