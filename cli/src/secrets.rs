@@ -2,23 +2,29 @@
 
 use std::{env, path::Path};
 
-use alloy::signers::local::PrivateKeySigner;
+use alloy::{primitives::B256, signers::local::PrivateKeySigner};
 use anyhow::Context as _;
 use fingerprint::{
     set::FingerprintSet,
     vault::{Vault, VaultKey},
 };
+use protocol::bls::SecretKey;
+use rand::{TryRngCore as _, rngs::OsRng};
 use secrecy::{ExposeSecret as _, SecretString};
+use zeroize::Zeroizing;
 
 use crate::{
     arguments::{SetArguments, UnlockArguments},
     failure::Advise as _,
+    models,
 };
 
 const PASSPHRASE: &str = "HALLMARK_PASSPHRASE";
 const API_KEY: &str = "HALLMARK_API_KEY";
 const PRIVATE_KEY: &str = "HALLMARK_PRIVATE_KEY";
 const KEYSTORE_PASSWORD: &str = "HALLMARK_KEYSTORE_PASSWORD";
+const BLS_PRIVATE_KEY: &str = "HALLMARK_BLS_PRIVATE_KEY";
+const BLS_KEYSTORE_PASSWORD: &str = "HALLMARK_BLS_KEYSTORE_PASSWORD";
 
 /// What opens or closes a set: the identity file if one is given, else the passphrase of the environment.
 pub(crate) fn vault_key(unlock: &UnlockArguments) -> anyhow::Result<VaultKey> {
@@ -50,12 +56,7 @@ pub(crate) fn api_key() -> anyhow::Result<Option<SecretString>> {
 /// Who signs on the chain: the account of a keystore file if one is given, else the key of the environment.
 pub(crate) fn signer(keystore: Option<&Path>) -> anyhow::Result<PrivateKeySigner> {
     if let Some(keystore) = keystore {
-        let password = secret(KEYSTORE_PASSWORD)?
-            .with_context(|| format!("the keystore {} is encrypted", keystore.display()))
-            .advise(format!("set {KEYSTORE_PASSWORD}"))?;
-        return PrivateKeySigner::decrypt_keystore(keystore, password.expose_secret())
-            .with_context(|| format!("failed to open the keystore {}", keystore.display()))
-            .advise(format!("check the file, and the password in {KEYSTORE_PASSWORD}"));
+        return decrypt(keystore, KEYSTORE_PASSWORD);
     }
     let key = secret(PRIVATE_KEY)?
         .context("no account to sign with")
@@ -64,6 +65,51 @@ pub(crate) fn signer(keystore: Option<&Path>) -> anyhow::Result<PrivateKeySigner
     key.expose_secret()
         .parse()
         .map_err(|_| anyhow::anyhow!("{PRIVATE_KEY} is not a private key: 64 hexadecimal digits"))
+}
+
+/// A validator's key for verdicts: from a keystore file if one is given, else from the environment.
+pub(crate) fn bls_key(keystore: Option<&Path>) -> anyhow::Result<SecretKey> {
+    let bytes = match keystore {
+        Some(keystore) => decrypt(keystore, BLS_KEYSTORE_PASSWORD)?.to_bytes(),
+        None => {
+            let key = secret(BLS_PRIVATE_KEY)?.context("a validator needs a BLS key").advise(format!(
+                "make one with `hallmark operator new-bls-key` and give it with --bls-keystore, or put one in {BLS_PRIVATE_KEY}"
+            ))?;
+            let parsed = key.expose_secret().parse::<B256>();
+            parsed.map_err(|_| anyhow::anyhow!("{BLS_PRIVATE_KEY} is not 64 hexadecimal digits"))?
+        }
+    };
+    SecretKey::from_bytes(&bytes.0)
+        .context("the BLS key is no number below BN254's order")
+        .advise("make one with `hallmark operator new-bls-key`")
+}
+
+/// Makes a BLS key and writes it, encrypted, to a file that must not exist.
+pub(crate) fn new_bls_key(keystore: &Path) -> anyhow::Result<SecretKey> {
+    let password = secret(BLS_KEYSTORE_PASSWORD)?
+        .context("no password to encrypt the key with")
+        .advise(format!("set {BLS_KEYSTORE_PASSWORD}"))?;
+    let mut entropy = Zeroizing::new([0; SecretKey::MIN_ENTROPY]);
+    OsRng.try_fill_bytes(entropy.as_mut_slice()).context("failed to read randomness from the operating system")?;
+    let key = SecretKey::from_entropy(entropy.as_slice())?;
+    let folder = keystore.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = keystore.file_name().and_then(|name| name.to_str()).context("the file has no name")?;
+    models::require_absent(keystore)?;
+    // The format is for accounts, and any number of 32 bytes fits into it.
+    let mut random = alloy::signers::k256::elliptic_curve::rand_core::OsRng;
+    PrivateKeySigner::encrypt_keystore(folder, &mut random, *key.to_bytes(), password.expose_secret(), Some(name))
+        .with_context(|| format!("failed to write the keystore {}", keystore.display()))?;
+    Ok(key)
+}
+
+/// The key in an encrypted keystore file (Web3 Secret Storage, version 3).
+fn decrypt(keystore: &Path, password_variable: &str) -> anyhow::Result<PrivateKeySigner> {
+    let password = secret(password_variable)?
+        .with_context(|| format!("the keystore {} is encrypted", keystore.display()))
+        .advise(format!("set {password_variable}"))?;
+    PrivateKeySigner::decrypt_keystore(keystore, password.expose_secret())
+        .with_context(|| format!("failed to open the keystore {}", keystore.display()))
+        .advise(format!("check the file, and the password in {password_variable}"))
 }
 
 fn secret(name: &str) -> anyhow::Result<Option<SecretString>> {

@@ -6,6 +6,7 @@ pub mod leases;
 pub mod operators;
 pub mod payments;
 pub mod registry;
+pub mod usage;
 
 use alloy::{
     primitives::{Address, U256},
@@ -34,16 +35,25 @@ pub fn event<E: SolEvent>(receipt: &TransactionReceipt) -> Option<E> {
     receipt.inner.logs().iter().find_map(|log| E::decode_log_data(log.data()).ok())
 }
 
-/// Lets `spender` take `amount` of the account's tokens, or `None` if it may take as much already.
+/// Lets `spender` take `amount` of the account's tokens: nothing to do if it may take as much already, and two steps if it
+/// may take less, because some tokens only let an allowance grow from zero.
 pub async fn allow(
     chain: &ChainClient,
     token: Address,
     owner: Address,
     spender: Address,
     amount: Amount,
-) -> Result<Option<Action>, ChainError> {
+) -> Result<Vec<Action>, ChainError> {
     let amount = U256::from(amount.get());
     let allowance = chain.call(token, &Erc20::allowanceCall { owner, spender }).await?;
     // Exactly what is needed: an allowance that outlives its use is a risk for nothing.
-    Ok((allowance < amount).then(|| Action::call("token approve", token, &Erc20::approveCall { spender, amount })))
+    let steps = if allowance >= amount {
+        vec![]
+    } else if allowance.is_zero() {
+        vec![("token approve", amount)]
+    } else {
+        vec![("token approve, back to zero", U256::ZERO), ("token approve", amount)]
+    };
+    let approve = |(what, amount)| Action::call(what, token, &Erc20::approveCall { spender, amount });
+    Ok(steps.into_iter().map(approve).collect())
 }

@@ -110,6 +110,8 @@ impl ProtocolSetup {
             verdict_window_s: 300,
             resolve_window_s: 60,
             seconds_per_block: 1,
+            // One of the test token, which has six decimals.
+            validator_min_weight: 1_000_000,
             ..Self::public()
         }
     }

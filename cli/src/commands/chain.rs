@@ -8,8 +8,10 @@ pub(crate) mod deposit;
 pub(crate) mod grant;
 pub(crate) mod lease;
 pub(crate) mod operator;
+pub(crate) mod pay_out;
 pub(crate) mod publish_manifest;
 pub(crate) mod register;
+pub(crate) mod report;
 pub(crate) mod status;
 pub(crate) mod terms;
 pub(crate) mod withdraw;
@@ -24,7 +26,7 @@ use anyhow::Context as _;
 use clap::{Args, builder::FalseyValueParser};
 use licensing_contracts::{
     actions::{self, Erc20},
-    client::{Action, ChainClient, FeePolicy, RpcSettings, Sender, SenderSettings, TransactionJournal},
+    client::{Action, ChainClient, ChainError, FeePolicy, RpcSettings, Sender, SenderSettings, TransactionJournal},
     deployment::Deployment,
 };
 use protocol::{
@@ -107,6 +109,11 @@ pub(crate) struct Session {
 }
 
 impl SendArguments {
+    /// Blocks that must hold what counts, one at least.
+    pub(crate) fn confirmations(&self) -> u64 {
+        self.confirmations.max(1)
+    }
+
     pub(crate) async fn open(&self) -> anyhow::Result<Session> {
         let signer = secrets::signer(self.keystore.as_deref())?;
         let (client, deployment) = self.chain.connect().await?;
@@ -118,7 +125,7 @@ impl SendArguments {
         let fees = FeePolicy { max_fee_per_gas: u128::from(self.max_fee) * 1_000_000_000, ..FeePolicy::default() };
         let settings = SenderSettings {
             fees,
-            confirmations: self.confirmations.max(1),
+            confirmations: self.confirmations(),
             poll: Duration::from_millis(200),
             ..SenderSettings::default()
         };
@@ -172,8 +179,7 @@ impl Session {
 
     /// Lets a contract take an amount of a token, if it may not yet.
     pub(crate) async fn allow(&mut self, token: Address, spender: Address, amount: Amount) -> anyhow::Result<()> {
-        let action = actions::allow(self.client(), token, self.account(), spender, amount).await?;
-        if let Some(action) = action {
+        for action in actions::allow(self.client(), token, self.account(), spender, amount).await? {
             self.act(&action).await?;
         }
         Ok(())
@@ -212,16 +218,23 @@ impl Token {
     ) -> anyhow::Result<Self> {
         let address =
             named.or(deployment.test_token).context("no token is named").advise("name one with --payment-token")?;
-        let decimals = client.call(address, &Erc20::decimalsCall {}).await;
-        let decimals = decimals.with_context(|| format!("{address} is no token with decimals on this chain"))?;
-        let symbol = client.call(address, &Erc20::symbolCall {}).await.unwrap_or_default();
+        let decimals = match client.call(address, &Erc20::decimalsCall {}).await {
+            Err(error @ ChainError::Rpc { .. }) => return Err(error.into()),
+            answer => answer.with_context(|| format!("{address} is no token with decimals on this chain"))?,
+        };
+        let symbol = match client.call(address, &Erc20::symbolCall {}).await {
+            Err(error @ ChainError::Rpc { .. }) => return Err(error.into()),
+            // Tokens are old enough to have none, or to write it in another way.
+            answer => answer.unwrap_or_else(|_| format!("of token {address}")),
+        };
         Ok(Self { address, decimals, symbol })
     }
 
     /// A decimal number of tokens in the smallest unit.
     pub(crate) fn amount(&self, text: &str) -> anyhow::Result<Amount> {
         let wrong = || format!("{text:?} is not an amount of {} with at most {} decimals", self.symbol, self.decimals);
-        let units = parse_units(text, self.decimals).ok().filter(|units| !units.is_negative()).with_context(wrong)?;
+        let units = Some(text).filter(|text| is_decimal(text, self.decimals));
+        let units = units.and_then(|text| parse_units(text, self.decimals).ok()).with_context(wrong)?;
         u128::try_from(units.get_absolute()).map(Amount::new).ok().with_context(wrong)
     }
 
@@ -229,6 +242,15 @@ impl Token {
     pub(crate) fn show(&self, amount: Amount) -> String {
         let text = alloy::primitives::utils::format_units(U256::from(amount.get()), self.decimals);
         format!("{} {}", trimmed(&text.unwrap_or_else(|_| amount.to_string())), self.symbol)
+    }
+}
+
+/// Digits, or digits on both sides of a point with no more behind it than a token has: nothing is to be cut off.
+fn is_decimal(text: &str, decimals: u8) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    match text.split_once('.') {
+        Some((whole, part)) => digits(whole) && digits(part) && part.len() <= usize::from(decimals),
+        None => digits(text),
     }
 }
 
@@ -267,6 +289,32 @@ mod tests {
         assert_eq!(duration("30d"), Ok(Seconds::new(30 * 86_400)));
         for wrong in ["", "d", "30", "1.5h", "-1s", "99999999999999999999d", "9999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_never_cut() {
+        let token = Token { address: Address::ZERO, decimals: 6, symbol: "TEST".to_owned() };
+        let units = |text| token.amount(text).map(Amount::get).ok();
+        assert_eq!([units("1"), units("0.000001"), units("12.5")], [Some(1_000_000), Some(1), Some(12_500_000)]);
+        let largest = "340282366920938463463374607431768.211455";
+        assert_eq!([units("0"), units(largest)], [Some(0), Some(u128::MAX)]);
+        for wrong in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "+1",
+            "1e3",
+            "1_000",
+            " 1",
+            "0.0000001",
+            "1.00000€",
+            "٣",
+            "340282366920938463463374607431768.211456",
+        ] {
+            assert_eq!(units(wrong), None, "{wrong}");
         }
     }
 

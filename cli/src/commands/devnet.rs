@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 use licensing_contracts::{
+    bindings::PaymentEscrow,
     deploy::ProtocolSetup,
     deployment::Deployment,
     devchain::Config,
@@ -55,13 +56,11 @@ pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow
     // An empty block now and then keeps `latest` beside the clock while nobody sends anything.
     let config =
         Config { chain_id: arguments.chain_id, idle_block_after: Some(Duration::from_secs(2)), ..Config::default() };
-    let devnet = match arguments.state.as_deref().filter(|state| state.exists()) {
-        Some(state) => resume(config, state, &arguments.deployment)?,
+    let (devnet, is_new) = match arguments.state.as_deref().filter(|state| state.exists()) {
+        Some(state) => (resume(config, state, &arguments.deployment).await?, false),
         None => {
             let core = core_bytecode(arguments.eigenlayer_core.clone(), context).await?;
-            let devnet = Devnet::start(config, &core, &ProtocolSetup::development()).await?;
-            devnet.deployment().write(&arguments.deployment)?;
-            devnet
+            (Devnet::start(config, &core, &ProtocolSetup::development()).await?, true)
         }
     };
     let stop = context.interrupt();
@@ -72,6 +71,10 @@ pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow
         .await
         .with_context(|| format!("failed to listen on {listen}"))
         .advise("choose another --port; 0 takes a free one")?;
+    // Not before: a chain that already has the port keeps its file.
+    if is_new {
+        devnet.deployment().write(&arguments.deployment)?;
+    }
     report(context, &devnet, &server.url(), &arguments.deployment)?;
     progress::say("press Ctrl-C to stop");
     server.stopped().await;
@@ -82,10 +85,22 @@ pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow
     Ok(ExitCode::SUCCESS)
 }
 
-fn resume(config: Config, state: &Path, deployment: &Path) -> anyhow::Result<Devnet> {
-    let contracts = Deployment::read(deployment)
-        .advise("name the deployment file that was written with this chain, or start a new chain without --state")?;
-    Ok(Devnet::resume(config, state, contracts)?)
+async fn resume(config: Config, state: &Path, deployment: &Path) -> anyhow::Result<Devnet> {
+    const ADVICE: &str =
+        "name the deployment file that was written with this chain, or start a new chain without --state";
+    let contracts = Deployment::read(deployment).advise(ADVICE)?;
+    let chain_id = config.chain_id;
+    let devnet = Devnet::resume(config, state, contracts)?;
+    let to = devnet.deployment();
+    let is_theirs = to.chain_id == chain_id && {
+        let call = PaymentEscrow::USAGECall {};
+        devnet.client().call(to.payment_escrow, &call).await.is_ok_and(|usage| usage == to.usage_log)
+    };
+    if is_theirs {
+        return Ok(devnet);
+    }
+    let wrong = format!("the contracts of {} are not on the chain in {}", deployment.display(), state.display());
+    Err(anyhow::anyhow!(wrong)).advise(ADVICE)
 }
 
 /// EigenLayer's bytecode: from a file that is named, from the cache, or through cargo.

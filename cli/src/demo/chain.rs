@@ -104,8 +104,7 @@ impl Chain {
 
     /// Lets a contract take an amount of an account's tokens.
     pub(super) async fn allow(&mut self, account: &DevAccount, spender: Address, amount: Amount) -> anyhow::Result<()> {
-        let action = actions::allow(&self.client(), self.token.address, account.address, spender, amount).await?;
-        if let Some(action) = action {
+        for action in actions::allow(&self.client(), self.token.address, account.address, spender, amount).await? {
             self.send(account, &action).await?;
         }
         Ok(())

@@ -3,17 +3,20 @@
 //! The requests are real and so are their counts; statements and vouchers are signed here, for both sides: the metered host
 //! and the payer's gateway are not part of this version.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, keccak256};
 use anyhow::Context as _;
 use fingerprint::prove::{Client, ClientOptions, Confidentiality, EndpointKind, RequestShape, SystemClock};
-use licensing_contracts::{actions::payments, bindings::PaymentEscrow, deployment::Deployment};
+use licensing_contracts::{
+    actions::{payments, usage},
+    bindings::PaymentEscrow,
+    deployment::Deployment,
+};
 use protocol::{
     counts::{LaneStep, RequestUsage, UsageCounts},
-    ids::{ChainId, ChannelId, Epoch, Lane},
-    merkle_sum::{Leaf, MerkleSumTree},
-    messages::{Channel, Domain, EpochCommit, FinishReason, Message as _, SessionGrant, Signed, Statement, Voucher},
+    ids::{ChainId, ChannelId, Lane},
+    messages::{Channel, Domain, FinishReason, Message as _, SessionGrant, Signed, Statement, Voucher},
     signature::SigningKey,
     splits::Splits,
     units::{Amount, Seconds, UnixMilliseconds},
@@ -44,6 +47,8 @@ const MAX_TOKENS: u32 = 24;
 const LANE: Lane = Lane::new(0);
 /// Claims as `hallmark claim` takes them.
 pub(super) const VOUCHERS: &str = "vouchers.json";
+/// Statements as `hallmark report` takes them.
+const STATEMENTS: &str = "statements.json";
 
 /// A funded channel whose vouchers a session key signs.
 pub(super) struct Customer {
@@ -159,6 +164,7 @@ impl Customer {
     ) -> anyhow::Result<PaymentRecord> {
         let claims = [self.voucher(chain, lease, statements).await?];
         folder.write(VOUCHERS, serde_json::to_string_pretty(&claims)?.as_bytes())?;
+        folder.write(STATEMENTS, serde_json::to_string_pretty(statements)?.as_bytes())?;
         let claim = payments::claim(&self.to, lease.lease, &licence.splits, &claims)?;
         let mut attempts = Vec::new();
         attempts.push(attempt(chain, "before the use was reported", &claim).await?);
@@ -197,23 +203,11 @@ impl Customer {
 
     /// Reports every epoch in which a request ended, once it is over.
     async fn report(&self, chain: &mut Chain, lease: &Lease, statements: &[Signed<Statement>]) -> anyhow::Result<()> {
-        let chain_id = ChainId::new(self.to.chain_id);
-        let manager = Domain::new(chain_id, self.to.lease_manager);
-        let log = Domain::new(chain_id, self.to.usage_log);
-        let mut epochs: BTreeMap<Epoch, Vec<Leaf>> = BTreeMap::new();
-        for Signed { message, .. } in statements {
-            let epoch = Epoch::new(message.ended.get() / 1_000 / SETUP.epoch_s);
-            let leaf = Leaf::new(message.digest(&manager), message.step.usage(), message.charge);
-            epochs.entry(epoch).or_default().push(leaf);
-        }
+        let statements: Vec<Statement> = statements.iter().map(|signed| signed.message.clone()).collect();
+        let epoch_length = Seconds::new(SETUP.epoch_s);
         chain.wait_s(SETUP.epoch_s).await?;
-        let mut previous = None;
-        for (epoch, leaves) in epochs {
-            let commitment = MerkleSumTree::new(leaves)?.commitment();
-            let report =
-                EpochCommit { lease: lease.lease, epoch, root: commitment.root, totals: commitment.totals, previous };
-            chain.send(&HOST, &payments::report(&self.to, &report)?).await?;
-            previous = Some(report.digest(&log));
+        for report in usage::reports(&self.to, lease.lease, epoch_length, None, &statements)? {
+            chain.send(&HOST, &usage::report(&self.to, &report)?).await?;
         }
         Ok(())
     }

@@ -7,15 +7,14 @@ use licensing_contracts::{
     bindings::AuditServiceManager,
 };
 use protocol::{
-    ids::{
-        Beacon, CommitmentRoot, LeafIndex, LeaseId, ManifestDigest, ModelId, SetRoot, TermsId, TermsVersion,
-        TokenizerDigest,
-    },
+    ids::{Beacon, CommitmentRoot, LeafIndex, LeaseId, ManifestDigest, ModelId, SetRoot, TermsId, TermsVersion},
     messages::LicenseTerms,
     money::Prices,
     splits::{Split, Splits},
     units::{Amount, BasisPoints, PricePerMillion, Seconds, StakeWeight},
 };
+
+use crate::commands::chain::terms::Rendering;
 
 use super::chain::{CONTRIBUTOR, CREATOR, Chain, HOST, LEASE_KEY};
 
@@ -62,7 +61,7 @@ pub(super) struct Lease {
 pub(super) async fn register(
     chain: &mut Chain,
     manifest: ManifestDigest,
-    tokenizer: TokenizerDigest,
+    rendering: Rendering,
 ) -> anyhow::Result<Licence> {
     let to = chain.deployment().clone();
     let receipt = chain.send(&CREATOR, &registry::register(&to, manifest, &[], "")).await?;
@@ -82,8 +81,8 @@ pub(super) async fn register(
         valid_from: now,
         valid_to: now.checked_add(Seconds::new(30 * DAY_S)).context("the chain's clock is at its end")?,
         dispute_window: Seconds::new(DAY_S),
-        tokenizer,
-        template: B256::ZERO.into(),
+        tokenizer: rendering.tokenizer,
+        template: rendering.template,
         legal_text: B256::ZERO.into(),
     };
     let receipt = chain.send(&CREATOR, &registry::publish_terms(&to, &terms, &splits)?).await?;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock,
-    commands::{demo::Demo, devnet::core_bytecode},
+    commands::{chain::terms::Rendering, demo::Demo, devnet::core_bytecode},
     context::{Context, Purpose},
     failure::Interrupted,
     format,
@@ -141,7 +141,7 @@ impl Life<'_> {
         journal
             .step_async("register", async |_| {
                 let Prepared { base, .. } = prepared;
-                let licence = licence::register(chain, base.manifest_digest, base.tokenizer.digest()).await?;
+                let licence = licence::register(chain, base.manifest_digest, Rendering::of(base)).await?;
                 let model = format::short_hex(&licence.model.to_string());
                 let royalty = format::percent(licence.terms.royalty.fraction());
                 Ok((licence, format!("model {model}, royalty {royalty}")))

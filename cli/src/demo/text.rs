@@ -154,7 +154,7 @@ pub(crate) fn caveats(record: &DemoRecord) -> Vec<String> {
         record.scheme.candidates, record.scheme.candidates
     )];
     lines.push(
-        "The chain ran in this demo alone, and who runs a chain alone can choose its randomness. The proof holds against innocent models; on a public chain the same steps also bind a claimant who would try many draws."
+        "The chain ran in this demo alone, and who runs a chain alone can choose its randomness. The proof holds against innocent models. On a public chain every commitment stays visible, so whoever is shown a proof can count how often its claimant tried."
             .to_owned(),
     );
     lines.push(

@@ -43,6 +43,7 @@ fn check_files(place: &Path) {
             "set.age",
             "set.age.ledger.jsonl",
             "stamped",
+            "statements.json",
             "vouchers.json"
         ]
     );

@@ -1,9 +1,9 @@
-//! Deposits, session keys, reports and claims.
+//! Deposits, session keys and claims.
 
 use alloy::primitives::Address;
 use protocol::{
     ids::LeaseId,
-    messages::{Channel, EpochCommit, SessionGrant, Signed, Statement, Voucher, wire},
+    messages::{Channel, SessionGrant, Signed, Statement, Voucher, wire},
     signature::Signature,
     splits::Splits,
     units::Amount,
@@ -11,7 +11,7 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bindings::{PaymentEscrow, UsageLog, escrow::IPaymentEscrow, same},
+    bindings::{PaymentEscrow, escrow::IPaymentEscrow, same},
     client::Action,
     deployment::Deployment,
 };
@@ -93,15 +93,6 @@ fn encode(claim: &Claim) -> IPaymentEscrow::Claim {
         inFlight: statement.map(|signed| wire::Statement::from(&signed.message)).into_iter().collect(),
         statementSignature: statement.map(|signed| signed.signature.as_bytes().to_vec().into()).unwrap_or_default(),
     }
-}
-
-/// Reports an epoch's usage; the host sends it.
-pub fn report(to: &Deployment, report: &EpochCommit) -> Encoded {
-    let call = UsageLog::commitCall {
-        newReport: same(&wire::EpochCommit::from(report))?,
-        signature: alloy::primitives::Bytes::new(),
-    };
-    Ok(Action::call(format!("report of epoch {}", report.epoch), to.usage_log, &call))
 }
 
 /// Sends an account what the escrow holds for it.

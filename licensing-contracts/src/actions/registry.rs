@@ -3,9 +3,10 @@
 use alloy::{
     consensus::Header,
     eips::BlockNumberOrTag,
-    primitives::{B256, Bytes, U256},
+    primitives::{B256, Bytes, U256, keccak256},
     providers::Provider,
     rpc::types::TransactionReceipt,
+    transports::TransportErrorKind,
 };
 use protocol::{
     ids::{Beacon, CommitmentRoot, LeafIndex, ManifestDigest, ModelId, SetRoot, TermsId},
@@ -124,12 +125,21 @@ pub async fn commitment(
     }))
 }
 
-/// The RLP-encoded header of a block, or `None` if the chain is not that long.
+/// The RLP-encoded header of a block, or `None` if the chain is not that long. A header that does not have the block's hash
+/// when it is encoded, as on chains whose headers have other fields, is an error: the registry would refuse it.
 pub async fn header(chain: &ChainClient, block: u64) -> Result<Option<Bytes>, ChainError> {
     let found = chain.provider().get_block_by_number(BlockNumberOrTag::Number(block)).await;
     let found = found.map_err(|source| ChainError::Rpc { attempted: format!("read block {block}"), source })?;
-    let encode = |header: &Header| alloy::rlp::encode(header).into();
-    Ok(found.map(|block| encode(&block.header.inner)))
+    let Some(found) = found else { return Ok(None) };
+    let header: &Header = &found.header.inner;
+    let encoded = alloy::rlp::encode(header);
+    if keccak256(&encoded) != found.header.hash {
+        let reason =
+            format!("the header of block {block} is not encoded as Ethereum's: this chain cannot draw fingerprints");
+        let source = TransportErrorKind::custom_str(&reason);
+        return Err(ChainError::Rpc { attempted: format!("encode the header of block {block}"), source });
+    }
+    Ok(Some(encoded.into()))
 }
 
 /// A model's number as Solidity has it.

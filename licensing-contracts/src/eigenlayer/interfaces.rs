@@ -129,6 +129,7 @@ sol! {
         function burnShares(address strategy) external;
         function depositIntoStrategy(address strategy, address token, uint256 amount) external returns (uint256 depositShares);
         function getBurnableShares(address strategy) external view returns (uint256);
+        function stakerDepositShares(address staker, address strategy) external view returns (uint256);
         function strategyIsWhitelistedForDeposit(address strategy) external view returns (bool whitelisted);
     }
 

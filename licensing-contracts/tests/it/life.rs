@@ -6,7 +6,7 @@ use alloy::{
     rpc::types::TransactionReceipt,
 };
 use licensing_contracts::{
-    actions::{self, Erc20, leases, operators, payments, registry},
+    actions::{self, Erc20, leases, operators, payments, registry, usage},
     bindings::{AuditServiceManager, LeaseManager, PaymentEscrow},
     client::{Action, ChainError, Sender, TransactionJournal},
     deploy::ProtocolSetup,
@@ -14,6 +14,7 @@ use licensing_contracts::{
     devnet::{ACCOUNTS, DevAccount, Devnet, sender_settings, signer},
 };
 use protocol::{
+    bls::SecretKey,
     counts::{LaneStep, RequestUsage, UsageCounts},
     ids::{CommitmentRoot, Epoch, Lane, LeaseId, ManifestDigest, TermsId, TermsVersion},
     merkle_sum::{Leaf, MerkleSumTree},
@@ -64,7 +65,7 @@ impl World {
 
     async fn allow(&self, account: &DevAccount, token: Address, spender: Address, amount: Amount) {
         let client = self.devnet.client();
-        if let Some(action) = actions::allow(&client, token, account.address, spender, amount).await.unwrap() {
+        for action in actions::allow(&client, token, account.address, spender, amount).await.unwrap() {
             self.send(account, &action).await;
         }
     }
@@ -276,7 +277,7 @@ async fn a_creator_is_paid_when_a_host_claims_and_not_otherwise() {
         totals: tree.commitment().totals,
         previous: None,
     };
-    world.send(&HOST, &payments::report(to, &report).unwrap()).await;
+    world.send(&HOST, &usage::report(to, &report).unwrap()).await;
 
     let receipt = world.send(&HOST, &action).await;
     eprintln!("claim of one voucher with a request in flight: {} gas", receipt.gas_used);
@@ -301,4 +302,50 @@ async fn a_creator_is_paid_when_a_host_claims_and_not_otherwise() {
     world.send(&CREATOR, &payments::pay_out(to, world.token(), CREATOR.address)).await;
     let holds = world.devnet.client().call(world.token(), &Erc20::balanceOfCall { account: CREATOR.address }).await;
     assert_eq!(holds.unwrap(), U256::from(1_000_000_000_000_u64 + u64::try_from(royalty - parent).unwrap()));
+}
+
+/// Stakes ten tokens as an operator, half of them allocated to the validators.
+async fn restake(world: &World, to: &licensing_contracts::deployment::Deployment, account: &DevAccount) {
+    let stake = Amount::new(10_000_000);
+    world.send(account, &operators::register_as_operator(to, "")).await;
+    world.allow(account, world.token(), to.eigenlayer.strategy_manager, stake).await;
+    let deposit = operators::deposit_stake(to, to.eigenlayer.strategies[0], world.token(), U256::from(stake.get()));
+    world.send(account, &deposit).await;
+    world.wait(1).await;
+    let half = BasisPoints::new(5_000).unwrap();
+    let allocation = operators::allocate(to, account.address, operators::AuditSet::Validators, half);
+    world.send(account, &allocation).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_validator_joins_with_a_key_that_it_holds_and_with_no_other() {
+    let world = World::new().await;
+    let to = world.devnet.deployment();
+    let (validator, other) = (ACCOUNTS[4], ACCOUNTS[5]);
+    let domain = Domain::new(protocol::ids::ChainId::new(to.chain_id), to.audit_service_manager);
+    let [key, stranger] = [[3; 32], [4; 32]].map(|bytes| SecretKey::from_bytes(&bytes).unwrap());
+    let join = |account: &DevAccount, key: &SecretKey, possession| {
+        operators::join_validators(to, account.address, &key.public_key(), &possession)
+    };
+    let refusal = async |account: &DevAccount, action: &Action| match world.try_send(account, action).await {
+        Err(ChainError::Reverted { revert, .. }) => revert.name,
+        other => panic!("not refused: {other:?}"),
+    };
+
+    let honest = join(&validator, &key, key.prove_possession(&domain, validator.address));
+    world.send(&validator, &operators::register_as_operator(to, "")).await;
+    assert_eq!(refusal(&validator, &honest).await, "WeightTooSmall");
+
+    restake(&world, to, &other).await;
+    for (key, possession) in [
+        (&key, stranger.prove_possession(&domain, other.address)),
+        (&key, key.prove_possession(&domain, validator.address)),
+        (&stranger, key.prove_possession(&domain, other.address)),
+    ] {
+        assert_eq!(refusal(&other, &join(&other, key, possession)).await, "ProofOfPossession");
+    }
+    world.send(&other, &join(&other, &stranger, stranger.prove_possession(&domain, other.address))).await;
+    let client = world.devnet.client();
+    let total = client.call(to.audit_service_manager, &AuditServiceManager::totalWeightCall {}).await.unwrap();
+    assert_eq!(total, 5_000_000);
 }

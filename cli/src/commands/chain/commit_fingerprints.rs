@@ -9,7 +9,7 @@ use licensing_contracts::{
     actions::registry::{self, OnChainCommitment},
     deployment::Deployment,
 };
-use protocol::ids::{CommitmentRoot, ModelId};
+use protocol::ids::{Beacon, CommitmentRoot, ModelId};
 use serde_json::json;
 
 use super::{SendArguments, Session};
@@ -20,6 +20,8 @@ use crate::{
 
 /// Between two looks at the chain's height.
 const LOOK: Duration = Duration::from_millis(500);
+/// Looks for what a receipt says is there: half a minute.
+const PATIENCE: u32 = 60;
 
 /// Commit to fingerprints on the chain, and record the randomness that draws them
 ///
@@ -54,15 +56,25 @@ pub(crate) async fn run(arguments: CommitFingerprints, context: &Context) -> any
 
     let mut known = registry::commitment(session.client(), &to, root).await?;
     if known.is_none() {
-        session.act(&registry::commit_fingerprints(&to, arguments.model_id, root, fingerprints)).await?;
-        known = registry::commitment(session.client(), &to, root).await?;
+        let action = registry::commit_fingerprints(&to, arguments.model_id, root, fingerprints);
+        if session.act(&action).await?.is_some() {
+            known = Some(after_mining(&session, &to, root, |_| true).await?);
+        }
+    }
+    if let Some(found) = &known {
+        check(found, arguments.model_id, fingerprints)?;
     }
     if let Some(found) = known.filter(|found| found.beacon.is_none() && !arguments.no_wait) {
-        record_beacon(&mut session, &to, root, found, context).await?;
-        known = registry::commitment(session.client(), &to, root).await?;
+        let confirmations = arguments.send.confirmations();
+        if record_beacon(&mut session, &to, root, found, confirmations, context).await? {
+            known = Some(after_mining(&session, &to, root, |found| found.beacon.is_some()).await?);
+        }
     }
-    let drawn = commitment.draw().filter(|_| known.is_some_and(|found| found.beacon.is_some() && found.set.is_none()));
-    if let Some(draw) = drawn {
+    if let (Some(found), Some(draw)) = (known, commitment.draw())
+        && let (Some(beacon), None) = (found.beacon, found.set)
+    {
+        // What is published stays: a set that another beacon drew must never get there.
+        ensure_drawn_by(beacon, draw.beacon.value)?;
         session.act(&registry::publish_set(&to, root, draw.set_root)).await?;
     }
 
@@ -87,22 +99,63 @@ pub(crate) async fn run(arguments: CommitFingerprints, context: &Context) -> any
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the draw block and one more, whose contracts can see its hash, and records its randomness.
+/// Roots are unique in a registry, so one that is taken may be somebody else's copy.
+fn check(found: &OnChainCommitment, model: ModelId, fingerprints: u32) -> anyhow::Result<()> {
+    let problem = if found.model != model {
+        format!("this root is committed for model {} and not for {model}", found.model)
+    } else if found.fingerprints != fingerprints {
+        format!("this root is committed for {} fingerprints and not for {fingerprints}", found.fingerprints)
+    } else {
+        return Ok(());
+    };
+    Err(anyhow::anyhow!(problem)).advise("check --model-id; if another account copied the root, generate a new set")
+}
+
+fn ensure_drawn_by(recorded: Beacon, drawn: Beacon) -> anyhow::Result<()> {
+    if recorded == drawn {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!("the set was drawn by beacon {drawn}, and the chain recorded {recorded}"))
+        .advise("draw a copy of the set from before its draw with the recorded beacon; this one proves nothing here")
+}
+
+/// The commitment as a transaction that was just mined left it, from a node that may not have its block yet.
+async fn after_mining(
+    session: &Session,
+    to: &Deployment,
+    root: CommitmentRoot,
+    is_there: fn(&OnChainCommitment) -> bool,
+) -> anyhow::Result<OnChainCommitment> {
+    for _ in 0..PATIENCE {
+        let found = registry::commitment(session.client(), to, root).await?;
+        if let Some(found) = found.filter(is_there) {
+            return Ok(found);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Err(anyhow::anyhow!("the transaction was mined, and the node does not show what it did"))
+        .advise("run the same command again, with another --rpc if need be")
+}
+
+/// Waits for the draw block and for those on top of it (one at least, whose contracts can see its hash), and records its
+/// randomness. Whether it was sent.
 async fn record_beacon(
     session: &mut Session,
     to: &Deployment,
     root: CommitmentRoot,
     found: OnChainCommitment,
+    confirmations: u64,
     context: &Context,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let mut step = context.progress().step("draw block");
     let interrupt = context.interrupt();
     loop {
         let height = session.client().head().await?.number;
-        if height > found.draw_block {
+        let awaited = found.draw_block.saturating_add(confirmations);
+        if height >= awaited {
             break;
         }
-        step.at_u64(height.min(found.draw_block), found.draw_block, "blocks");
+        step.at_u64(height, awaited, "blocks");
         tokio::select! {
             biased;
             () = interrupt.cancelled() => {
@@ -116,6 +169,5 @@ async fn record_beacon(
         .await?
         .with_context(|| format!("block {} is gone", found.draw_block))
         .advise("the chain was reorganised: run the same command again")?;
-    session.act(&registry::record_beacon(to, root, header)).await?;
-    Ok(())
+    Ok(session.act(&registry::record_beacon(to, root, header)).await?.is_some())
 }

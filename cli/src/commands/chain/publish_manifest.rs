@@ -25,8 +25,8 @@ pub(crate) struct PublishManifest {
     #[arg(long, env = "HALLMARK_MODEL", value_name = "PATH|ORG/NAME", required_unless_present = "manifest")]
     model: Option<String>,
 
-    /// Their manifest digest, where they are not at hand
-    #[arg(long, value_name = "0xHEX", conflicts_with = "model")]
+    /// Their manifest digest, instead of weights that are not at hand
+    #[arg(long, value_name = "0xHEX")]
     manifest: Option<ManifestDigest>,
 
     /// Where others can read about them

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use licensing_contracts::actions::registry;
-use protocol::ids::{ManifestDigest, ModelId, TokenizerDigest};
+use protocol::ids::{ManifestDigest, ModelId};
 use serde_json::json;
 
 use super::{
     SendArguments,
-    terms::{TermsArguments, publish},
+    terms::{Rendering, TermsArguments, publish},
 };
 use crate::{context::Context, models};
 
@@ -26,8 +26,8 @@ pub(crate) struct Register {
     #[arg(long, env = "HALLMARK_MODEL", value_name = "PATH|ORG/NAME", required_unless_present = "manifest")]
     model: Option<String>,
 
-    /// The model's manifest digest, where the model is not at hand
-    #[arg(long, value_name = "0xHEX", conflicts_with = "model")]
+    /// The model's manifest digest, instead of a model that is not at hand
+    #[arg(long, value_name = "0xHEX")]
     manifest: Option<ManifestDigest>,
 
     /// Where others can read about the model
@@ -51,7 +51,7 @@ pub(crate) struct Register {
 
 pub(crate) async fn run(arguments: Register, context: &Context) -> anyhow::Result<ExitCode> {
     let Register { model, manifest, uri, parents, no_terms, terms, send } = arguments;
-    let (manifest, tokenizer) = identity(model, manifest, context).await?;
+    let (manifest, rendering) = identity(model, manifest, context).await?;
     let mut session = send.open().await?;
     let action = registry::register(&session.deployment, manifest, &parents, &uri);
     let receipt = session.act(&action).await?;
@@ -60,7 +60,7 @@ pub(crate) async fn run(arguments: Register, context: &Context) -> anyhow::Resul
     rows.extend(model_id.map(|id| ("model", id.to_string())));
     let mut object = json!({ "manifest": manifest, "model": model_id });
     if let (Some(id), false) = (model_id, no_terms) {
-        let published = publish(&mut session, id, 1, &terms, tokenizer).await?;
+        let published = publish(&mut session, id, 1, &terms, rendering).await?;
         rows.extend(published.rows());
         object["terms"] = published.object();
     }
@@ -68,20 +68,20 @@ pub(crate) async fn run(arguments: Register, context: &Context) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a model is registered by: the digest that is given, or that of the model, with its tokenizer's.
+/// What a model is registered by: the digest that is given, or that of the model, and how it makes tokens of a chat.
 pub(super) async fn identity(
     model: Option<String>,
     manifest: Option<ManifestDigest>,
     context: &Context,
-) -> anyhow::Result<(ManifestDigest, Option<TokenizerDigest>)> {
+) -> anyhow::Result<(ManifestDigest, Option<Rendering>)> {
     match (model, manifest) {
-        (Some(reference), _) => {
+        (_, Some(manifest)) => Ok((manifest, None)),
+        (Some(reference), None) => {
             let step = context.progress().step("load");
             let model = context.compute(move || models::load(&reference)).await?;
             step.done(&models::summary(&model.config));
-            Ok((model.manifest_digest, Some(model.tokenizer.digest())))
+            Ok((model.manifest_digest, Some(Rendering::of(&model))))
         }
-        (None, Some(manifest)) => Ok((manifest, None)),
         // clap asks for one of them.
         (None, None) => anyhow::bail!("name the model"),
     }

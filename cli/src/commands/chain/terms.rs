@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, keccak256};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use licensing_contracts::{actions::registry, bindings::ModelRegistry};
+use model::Model;
 use protocol::{
-    ids::{ModelId, TermsId, TermsVersion, TokenizerDigest},
+    ids::{ModelId, TemplateDigest, TermsId, TermsVersion, TokenizerDigest},
     messages::LicenseTerms,
     money::Prices,
     splits::{Split, Splits},
@@ -15,8 +16,8 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use super::{SendArguments, Session, Token, duration};
-use crate::context::Context;
+use super::{SendArguments, Session, Token, duration, register::identity};
+use crate::{context::Context, failure::Advise as _};
 
 /// Publish and close licences of a model
 #[derive(Debug, Subcommand)]
@@ -30,11 +31,15 @@ pub(crate) enum Command {
 /// It cannot be changed afterwards: hosts that open leases under it rely on it. Prices are in whole tokens per million.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  hallmark terms publish --model-id 0x… --royalty 1000 --floor-prompt 0.02 --floor-completion 0.06 --min-bond 50")]
+  hallmark terms publish --model-id 0x… --model ./my-model --royalty 1000 --floor-prompt 0.02 --floor-completion 0.06 --min-bond 50")]
 pub(crate) struct Publish {
     /// The model
     #[arg(long, env = "HALLMARK_MODEL_ID", value_name = "0xHEX")]
     model_id: ModelId,
+
+    /// Its weights, whose tokenizer and template the terms name: a folder in Hugging Face layout, org/name, or `bundled`
+    #[arg(long, env = "HALLMARK_MODEL", value_name = "PATH|ORG/NAME", required_unless_present = "tokenizer")]
+    model: Option<String>,
 
     #[command(flatten)]
     terms: TermsArguments,
@@ -108,17 +113,32 @@ pub(crate) struct TermsArguments {
     #[arg(long, value_name = "TIME", default_value = "3d", value_parser = duration)]
     dispute_window: Seconds,
 
-    /// Digest of the tokenizer that bills are counted with [default: the registered model's]
+    /// Digest of the tokenizer that bills are counted with [default: that of --model]
     #[arg(long, value_name = "0xHEX")]
     tokenizer: Option<TokenizerDigest>,
 
-    /// Digest of the chat template
-    #[arg(long, value_name = "0xHEX", default_value_t = B256::ZERO)]
-    template: B256,
+    /// Digest of the chat template, keccak256 over its text [default: that of --model, or none]
+    #[arg(long, value_name = "0xHEX")]
+    template: Option<TemplateDigest>,
 
     /// Digest of the licence's legal text
     #[arg(long, value_name = "0xHEX", default_value_t = B256::ZERO)]
     legal_text: B256,
+}
+
+/// What makes tokens of a chat: bills are counted with both.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rendering {
+    pub(crate) tokenizer: TokenizerDigest,
+    /// Zero for a model without one.
+    pub(crate) template: TemplateDigest,
+}
+
+impl Rendering {
+    pub(crate) fn of(model: &Model) -> Self {
+        let template = model.chat.as_ref().map_or(B256::ZERO, |chat| keccak256(chat.source()));
+        Self { tokenizer: model.tokenizer.digest(), template: template.into() }
+    }
 }
 
 /// Terms on the chain.
@@ -143,12 +163,16 @@ impl Published {
 pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         Command::Publish(arguments) => {
-            let Publish { model_id, terms, send } = *arguments;
+            let Publish { model_id, model, terms, send } = *arguments;
+            let rendering = match model {
+                Some(reference) => identity(Some(reference), None, context).await?.1,
+                None => None,
+            };
             let mut session = send.open().await?;
             let call = ModelRegistry::modelCall { modelId: registry::number(model_id) };
             let model = session.client().call(session.deployment.model_registry, &call).await?;
             let version = model.termsVersion.saturating_add(1);
-            let published = publish(&mut session, model_id, version, &terms, None).await?;
+            let published = publish(&mut session, model_id, version, &terms, rendering).await?;
             session.finish(context, &published.rows(), published.object())?;
         }
         Command::Close(Close { terms_id, send }) => {
@@ -161,14 +185,19 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Publishes terms of a model. `tokenizer` is the model's, where it is known.
+/// Publishes terms of a model. `rendering` is the model's, where it is known.
 pub(crate) async fn publish(
     session: &mut Session,
     model: ModelId,
     version: u32,
     arguments: &TermsArguments,
-    tokenizer: Option<TokenizerDigest>,
+    rendering: Option<Rendering>,
 ) -> anyhow::Result<Published> {
+    let tokenizer = arguments.tokenizer.or(rendering.map(|rendering| rendering.tokenizer));
+    let tokenizer = tokenizer
+        .context("terms name the tokenizer that bills are counted with")
+        .advise("name the model with --model, or the tokenizer's digest with --tokenizer")?;
+    let template = arguments.template.or(rendering.map(|rendering| rendering.template));
     let token = Token::find(session.client(), &session.deployment, arguments.payment_token).await?;
     let now = session.client().head().await?.timestamp_s;
     let price = |text: &str| anyhow::Ok(PricePerMillion::new(token.amount(text)?.get()));
@@ -192,8 +221,8 @@ pub(crate) async fn publish(
         valid_from: from,
         valid_to: from.checked_add(arguments.valid_for).context("--valid-for is longer than time lasts")?,
         dispute_window: arguments.dispute_window,
-        tokenizer: arguments.tokenizer.or(tokenizer).unwrap_or_else(|| B256::ZERO.into()),
-        template: arguments.template.into(),
+        tokenizer,
+        template: template.unwrap_or_else(|| B256::ZERO.into()),
         legal_text: arguments.legal_text.into(),
     };
     // What the contract checks, said before anything is sent.
