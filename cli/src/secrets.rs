@@ -95,10 +95,16 @@ pub(crate) fn new_bls_key(keystore: &Path) -> anyhow::Result<SecretKey> {
     let folder = keystore.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = keystore.file_name().and_then(|name| name.to_str()).context("the file has no name")?;
     models::require_absent(keystore)?;
+    let failed = || format!("failed to write the keystore {}", keystore.display());
     // The format is for accounts, and any number of 32 bytes fits into it.
     let mut random = alloy::signers::k256::elliptic_curve::rand_core::OsRng;
     PrivateKeySigner::encrypt_keystore(folder, &mut random, *key.to_bytes(), password.expose_secret(), Some(name))
-        .with_context(|| format!("failed to write the keystore {}", keystore.display()))?;
+        .with_context(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(keystore, std::fs::Permissions::from_mode(0o600)).with_context(failed)?;
+    }
     Ok(key)
 }
 
