@@ -20,7 +20,7 @@ contract DeployTest is Fixture {
     Deployer internal deployer = new Deployer();
 
     /// Invariant 5: a bond is held until royalty on the last claim can no longer be demanded.
-    function testFuzz_bonds_outlast_claims_and_disputes(uint64 claimDelay, uint64 unbondingDelay) public {
+    function testFuzz_invariant_5_bonds_outlast_claims_and_disputes(uint64 claimDelay, uint64 unbondingDelay) public {
         claimDelay = uint64(bound(claimDelay, 0, 60 days));
         unbondingDelay = uint64(bound(unbondingDelay, 0, 120 days));
         bool sound = claimDelay != 0 && unbondingDelay >= claimDelay + registry.MAX_DISPUTE_WINDOW();
@@ -43,7 +43,7 @@ contract DeployTest is Fixture {
     }
 
     /// Invariant 4: use can be reported and claimed within two claim intervals, however early in its epoch it was.
-    function testFuzz_an_epoch_takes_no_longer_than_a_claim_interval(uint64 epochLength) public {
+    function testFuzz_invariant_4_an_epoch_takes_no_longer_than_a_claim_interval(uint64 epochLength) public {
         epochLength = uint64(bound(epochLength, 1, 10 days));
         if (epochLength > CLAIM_INTERVAL) {
             vm.expectRevert(abi.encodeWithSelector(IUsageLog.EpochTooLong.selector, CLAIM_INTERVAL, epochLength));
@@ -52,7 +52,7 @@ contract DeployTest is Fixture {
     }
 
     /// Invariant 5: whoever leaves when a case is opened can still be slashed when it ends.
-    function testFuzz_cases_end_within_the_deallocation_delay(uint64 verdict, uint64 resolve, uint64 answer) public {
+    function testFuzz_invariant_5_cases_end_within_the_deallocation_delay(uint64 verdict, uint64 resolve, uint64 answer) public {
         uint256 deallocation = uint256(DEALLOCATION_DELAY_BLOCKS) * SECONDS_PER_BLOCK;
         AuditServiceManager.Setup memory setup = defaultSetup(address(court));
         setup.verdictWindow = uint64(bound(verdict, 1, 10 days));
@@ -78,7 +78,7 @@ contract DeployTest is Fixture {
 
     /// Invariant 4: a withdrawal takes two claim intervals at least, and no more than the longest delay; so does the end of a
     /// lease, and whoever enforces royalty.
-    function testFuzz_withdrawals_leases_and_royalty_leave_time_for_two_claims(
+    function testFuzz_invariant_4_withdrawals_leases_and_royalty_leave_time_for_two_claims(
         uint64 claimInterval,
         uint64 claimDelay,
         uint64 minDisputeWindow

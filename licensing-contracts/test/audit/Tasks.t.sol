@@ -193,7 +193,7 @@ contract TasksTest is Auditing {
     }
 
     /// Invariant 7: two punishments together take no more than there is, in either layer.
-    function testFuzz_punishments_never_take_more_than_the_collateral(uint8[5] memory kinds) public {
+    function testFuzz_invariant_7_punishments_never_take_more_than_the_collateral(uint8[5] memory kinds) public {
         for (uint256 i = 0; i < kinds.length; ++i) {
             if (!leases.isActive(leaseId)) break;
             TaskId id = openTask(kind(bound(kinds[i], 1, 4)));

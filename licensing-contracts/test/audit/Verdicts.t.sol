@@ -95,17 +95,6 @@ contract VerdictsTest is Auditing {
         audit.submitVerdict(verdict, signature, keyG2, nobody);
     }
 
-    function test_a_verdict_of_another_chain_does_not_count() public {
-        Verdict memory verdict = verdictOn(taskId, guilty());
-        vm.chainId(block.chainid + 1);
-        bytes32 foreign = audit.verdictDigest(verdict);
-        vm.chainId(block.chainid - 1);
-        (BN254.G1Point memory signature, BN254.G2Point memory keyG2) = aggregate(foreign, 15);
-        IAuditServiceManager.NonSigner[] memory nobody = new IAuditServiceManager.NonSigner[](0);
-        vm.expectRevert(IAuditServiceManager.AggregateSignature.selector);
-        audit.submitVerdict(verdict, signature, keyG2, nobody);
-    }
-
     function test_strangers_keys_do_not_count() public {
         Verdict memory verdict = verdictOn(taskId, guilty());
         bytes32 digest = audit.verdictDigest(verdict);

@@ -258,7 +258,7 @@ contract InclusionTest is Auditing {
     }
 
     /// forge-config: default.fuzz.runs = 32
-    function testFuzz_an_honest_host_can_answer_every_question(uint8 count, uint256 which) public {
+    function testFuzz_invariant_6_an_honest_host_can_answer_every_question(uint8 count, uint256 which) public {
         count = uint8(bound(count, 1, 12));
         Statement[] memory all = new Statement[](count);
         for (uint256 i = 0; i < count; ++i) {

@@ -107,23 +107,6 @@ contract ClaimTest is Serving {
         );
     }
 
-    function test_lanes_of_one_channel_share_its_deposit() public {
-        // 100 dollars: 40 million completion tokens on each of two lanes are 96, on a third they are too many.
-        for (uint64 lane = 0; lane < 3; ++lane) {
-            serveOn(channelId, lane, 0, 0, 40_000_000);
-        }
-        report();
-        for (uint64 lane = 0; lane < 2; ++lane) {
-            Voucher memory voucher = voucherFor(channelId, lane, 0);
-            claimAs(host.addr, resign(voucher));
-        }
-        uint256 left = 100e6 - 2 * uint256(cost(1, 0, 0, 40_000_000));
-        expectRefusal(
-            resign(voucherFor(channelId, 2, 0)),
-            abi.encodeWithSelector(IPaymentEscrow.InsufficientDeposit.selector, left, cost(1, 0, 0, 40_000_000))
-        );
-    }
-
     function test_a_batch_claims_under_several_leases() public {
         serve(1_000, 0, 500);
         report();
@@ -361,34 +344,6 @@ contract ClaimTest is Serving {
         );
     }
 
-    function test_a_voucher_of_another_chain_pays_nothing() public {
-        serve(1_000, 0, 500);
-        report();
-        Voucher memory voucher = voucherFor(channelId, 0, 0);
-        // The same payer, channel and contract addresses on a fork of the chain.
-        vm.chainId(block.chainid + 1);
-        bytes32 digest = escrow.voucherDigest(voucher);
-        vm.chainId(block.chainid - 1);
-        assertNotEq(digest, escrow.voucherDigest(voucher), "digests of two chains");
-        IPaymentEscrow.LeaseClaims[] memory batch = batchOf(claimOf(channel, voucher, sign(payer, digest)));
-        vm.expectPartialRevert(IPaymentEscrow.UnknownGrant.selector);
-        claimAs(host.addr, batch);
-    }
-
-    function test_a_voucher_for_another_contract_pays_nothing() public {
-        serve(1_000, 0, 500);
-        report();
-        Voucher memory voucher = voucherFor(channelId, 0, 0);
-        bytes32 genuine = escrow.voucherDigest(voucher);
-        address twin = makeAddr("twin");
-        vm.etch(twin, address(escrow).code);
-        bytes32 digest = IPaymentEscrow(twin).voucherDigest(voucher);
-        assertNotEq(digest, genuine, "digests of two contracts");
-        IPaymentEscrow.LeaseClaims[] memory batch = batchOf(claimOf(channel, voucher, sign(payer, digest)));
-        vm.expectPartialRevert(IPaymentEscrow.UnknownGrant.selector);
-        claimAs(host.addr, batch);
-    }
-
     function testFuzz_a_voucher_that_was_altered_pays_nothing(uint256 what, uint48 change) public {
         what = bound(what, 0, 5);
         change = uint48(bound(change, 1, 1_000));
@@ -405,28 +360,5 @@ contract ClaimTest is Serving {
         IPaymentEscrow.LeaseClaims[] memory batch = batchOf(claim);
         vm.expectPartialRevert(IPaymentEscrow.UnknownGrant.selector);
         claimAs(host.addr, batch);
-    }
-
-    function test_signatures_of_the_wrong_form_are_refused_each_by_name() public {
-        serve(1_000, 0, 500);
-        report();
-        IPaymentEscrow.Claim memory claim = acceptedClaim();
-        (bytes32 r, bytes32 s, uint8 v) = split(claim.signature);
-
-        claim.signature = abi.encodePacked(r, s);
-        expectRefusal(batchOf(claim), abi.encodeWithSelector(Signatures.SignatureLength.selector, 64));
-        bytes32 high = bytes32(CURVE_ORDER - uint256(s));
-        claim.signature = abi.encodePacked(r, high, v == 27 ? uint8(28) : uint8(27));
-        expectRefusal(batchOf(claim), abi.encodeWithSelector(Signatures.SignatureHighS.selector, high));
-        claim.signature = abi.encodePacked(r, s, uint8(0));
-        expectRefusal(batchOf(claim), abi.encodeWithSelector(Signatures.SignatureMalformed.selector));
-    }
-
-    function split(bytes memory signature) internal pure returns (bytes32 r, bytes32 s, uint8 v) {
-        bytes memory tail = new bytes(32);
-        for (uint256 i = 0; i < 32; ++i) {
-            tail[i] = signature[i + 32];
-        }
-        (r, s, v) = (bytes32(signature), bytes32(tail), uint8(signature[64]));
     }
 }

@@ -23,11 +23,7 @@ contract ClaimInFlightTest is Serving {
     }
 
     function batch() internal returns (IPaymentEscrow.LeaseClaims[] memory) {
-        IPaymentEscrow.Claim memory claim = claimOf(channel, voucher, sign(payer, escrow.voucherDigest(voucher)));
-        claim.inFlight = new Statement[](1);
-        claim.inFlight[0] = last;
-        claim.statementSignature = signed(last);
-        return batchOf(claim);
+        return batchOf(inFlightClaim(voucher, sign(payer, escrow.voucherDigest(voucher)), last));
     }
 
     function expectRefusal(bytes memory error) internal {
@@ -65,12 +61,6 @@ contract ClaimInFlightTest is Serving {
         );
         voucher.ceiling = last.charge;
         claimAs(host.addr, batch());
-    }
-
-    function test_a_charge_that_the_prices_do_not_give_is_refused() public {
-        uint128 right = last.charge;
-        last.charge = right + 1;
-        expectRefusal(abi.encodeWithSelector(IPaymentEscrow.StatementCharge.selector, uint256(right), right + 1));
     }
 
     function test_a_statement_that_the_lease_key_did_not_sign_is_refused() public {
@@ -133,13 +123,5 @@ contract ClaimInFlightTest is Serving {
                 Counts(2, 30_000, 1_000 + last.cachedTokens, 705_000)
             )
         );
-    }
-
-    function test_a_claimed_request_in_flight_is_not_claimed_again_as_accepted() public {
-        claimAs(host.addr, batch());
-        // The payer came back and accepts the same request.
-        IPaymentEscrow.LeaseClaims[] memory claims = batchOf(acceptedClaim());
-        vm.expectRevert(abi.encodeWithSelector(IPaymentEscrow.NotNewer.selector, 2, 2));
-        claimAs(host.addr, claims);
     }
 }

@@ -89,24 +89,6 @@ contract WithdrawTest is Serving {
         assertEq(escrow.withdraw(theirs), 0, "an empty channel holds nothing");
     }
 
-    /// Invariant 4: whatever the payer does after a voucher is signed, a host that claims within its interval is paid.
-    function testFuzz_a_voucher_signed_before_the_announcement_is_paid_in_full(uint256 wait, uint128 amount) public {
-        wait = bound(wait, 0, CLAIM_INTERVAL);
-        amount = uint128(bound(amount, 1, type(uint128).max));
-        serve(1_000_000, 0, 70_000_000);
-        IPaymentEscrow.LeaseClaims[] memory batch = batchOf(acceptedClaim());
-        announce(amount);
-        report();
-        later(wait);
-        vm.expectPartialRevert(IPaymentEscrow.WithdrawalTooEarly.selector);
-        withdraw();
-        uint256 paid = claimAs(host.addr, batch);
-        assertEq(paid, cost(1, 1_000_000, 0, 70_000_000), "the whole voucher");
-        later(WITHDRAW_DELAY);
-        uint256 unspent = 100e6 - paid;
-        assertEq(withdraw(), amount < unspent ? amount : unspent, "and the payer gets what is left");
-    }
-
     function test_the_host_can_release_what_is_not_spent() public {
         vm.expectEmit(address(escrow));
         emit IPaymentEscrow.Released(channelId, 60e6);

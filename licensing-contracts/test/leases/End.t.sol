@@ -130,7 +130,7 @@ contract EndTest is Fixture {
         vm.stopPrank();
     }
 
-    function testFuzz_a_slashed_bond_is_shared_in_order_and_to_the_unit(
+    function testFuzz_invariant_7_a_slashed_bond_is_shared_in_order_and_to_the_unit(
         uint128 wanted,
         uint128 refund,
         uint128 creatorLoss,

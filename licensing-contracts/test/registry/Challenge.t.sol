@@ -34,15 +34,6 @@ contract ChallengeTest is Auditing {
         assertEq(registry.model(modelId).openChallenges, 0, "closed");
     }
 
-    function test_a_creator_that_is_accused_wrongly_keeps_the_token_and_gets_the_bond() public {
-        TaskId taskId = challenge();
-        decide(taskId, notGuilty());
-        assertEq(registry.creatorOf(modelId), creator.addr, "the creator keeps it");
-        assertEq(audit.owed(creator.addr), TASK_BOND, "and gets the bond");
-        vm.prank(creator.addr);
-        registry.transferFrom(creator.addr, payer.addr, ModelId.unwrap(modelId));
-    }
-
     function test_without_a_verdict_everything_stays_as_it_was() public {
         TaskId taskId = challenge();
         later(VERDICT_WINDOW + 1);

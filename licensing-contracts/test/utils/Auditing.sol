@@ -4,7 +4,7 @@ pragma solidity 0.8.30;
 import {IAuditServiceManager} from "../../contracts/interfaces/IAuditServiceManager.sol";
 import {BN254} from "../../contracts/libraries/BN254.sol";
 import {LeaseId, TaskId} from "../../contracts/types/Ids.sol";
-import {Verdict} from "../../contracts/types/Messages.sol";
+import {Statement, Verdict} from "../../contracts/types/Messages.sol";
 import {Bls} from "./Bls.sol";
 import {Serving} from "./Serving.sol";
 
@@ -85,6 +85,15 @@ abstract contract Auditing is Serving {
     function openTask(IAuditServiceManager.TaskKind kind) internal returns (TaskId) {
         vm.prank(stranger.addr);
         return audit.openTask{value: TASK_BOND}(leaseId, kind, keccak256("evidence"));
+    }
+
+    /// Accuses the host of a wrong count under a statement of the default channel.
+    function accuse(address accuser, Statement memory statement) internal returns (TaskId) {
+        bytes memory signature = signed(statement);
+        vm.prank(accuser);
+        return court.accuse{value: TASK_BOND}(
+            IAuditServiceManager.TaskKind.TokenCount, keccak256("bytes"), statement, signature, channel
+        );
     }
 
     function verdictOn(TaskId taskId, uint8 outcome) internal view returns (Verdict memory) {

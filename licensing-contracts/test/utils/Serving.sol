@@ -132,6 +132,17 @@ abstract contract Serving is Fixture {
         claim.inFlight = new Statement[](0);
     }
 
+    /// A claim of what a lane's voucher accepts and of the request in flight.
+    function inFlightClaim(Voucher memory voucher, bytes memory signature, Statement memory last)
+        internal
+        returns (IPaymentEscrow.Claim memory claim)
+    {
+        claim = claimOf(channel, voucher, signature);
+        claim.inFlight = new Statement[](1);
+        claim.inFlight[0] = last;
+        claim.statementSignature = signed(last);
+    }
+
     /// The voucher for lane 0 with the payer's own signature.
     function acceptedClaim() internal returns (IPaymentEscrow.Claim memory) {
         Voucher memory voucher = voucherFor(channelId, 0, 0);

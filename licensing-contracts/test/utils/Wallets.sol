@@ -65,3 +65,22 @@ contract ReenteringWallet {
         return IERC1271.isValidSignature.selector;
     }
 }
+
+/// Answers yes with a tail of any length, or, with none, burns all gas that it is given.
+contract BombWallet {
+    uint256 public immutable LENGTH;
+
+    constructor(uint256 length) {
+        LENGTH = length;
+    }
+
+    function isValidSignature(bytes32, bytes calldata) external view returns (bytes4) {
+        uint256 length = LENGTH;
+        bytes4 yes = IERC1271.isValidSignature.selector;
+        assembly ("memory-safe") {
+            if iszero(length) { invalid() }
+            mstore(0, yes)
+            return(0, length)
+        }
+    }
+}

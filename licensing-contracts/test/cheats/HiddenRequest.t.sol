@@ -10,8 +10,9 @@ import {Signatures} from "../../contracts/libraries/Signatures.sol";
 import {Statement} from "../../contracts/types/Messages.sol";
 import {Auditing} from "../utils/Auditing.sol";
 
-/// A request that is missing from its epoch's reports, proven by the leaves between which it would stand.
-contract OmissionTest is Auditing {
+/// A host hides a request from the creator: it is missing from its epoch's reports, which the leaves prove between which it would
+/// stand.
+contract HiddenRequestTest is Auditing {
     Statement internal hidden;
     bytes32 internal digest;
     uint64 internal epoch;
@@ -153,7 +154,7 @@ contract OmissionTest is Auditing {
 
     /// Invariant 6, on the real contracts: no list of neighbours whatsoever proves an included statement omitted.
     /// forge-config: default.fuzz.runs = 64
-    function testFuzz_an_included_statement_is_never_proven_omitted(uint256 which, uint256 a, uint256 b, uint8 shape)
+    function testFuzz_invariant_6_an_included_statement_is_never_proven_omitted(uint256 which, uint256 a, uint256 b, uint8 shape)
         public
     {
         MerkleSum.Leaf[] memory leaves = pending;
