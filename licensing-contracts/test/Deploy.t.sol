@@ -52,7 +52,9 @@ contract DeployTest is Fixture {
     }
 
     /// Invariant 5: whoever leaves when a case is opened can still be slashed when it ends.
-    function testFuzz_invariant_5_cases_end_within_the_deallocation_delay(uint64 verdict, uint64 resolve, uint64 answer) public {
+    function testFuzz_invariant_5_cases_end_within_the_deallocation_delay(uint64 verdict, uint64 resolve, uint64 answer)
+        public
+    {
         uint256 deallocation = uint256(DEALLOCATION_DELAY_BLOCKS) * SECONDS_PER_BLOCK;
         AuditServiceManager.Setup memory setup = defaultSetup(address(court));
         setup.verdictWindow = uint64(bound(verdict, 1, 10 days));

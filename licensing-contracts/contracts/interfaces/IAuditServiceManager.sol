@@ -18,6 +18,8 @@ import {IPaymentEscrow} from "./IPaymentEscrow.sol";
 ///   deallocation delay.
 /// - A verdict names the weights of those that did not sign it. A stake that changes in the block before makes it stale, and it
 ///   must be submitted again; whoever is held up on purpose submits through a contract that reads `validator` in the same call.
+/// - Stake whose withdrawal is queued stays slashable for the core's withdrawal delay, which is not asked for here: on public
+///   chains it is as long as the deallocation delay.
 /// - Slashed allocations are burned by this version of EigenLayer's core. Those that were harmed are paid from the bond.
 interface IAuditServiceManager is ICoinBonds {
     /// What validators decide about.

@@ -164,14 +164,6 @@ contract TasksTest is Auditing {
         expectPunishment(IAuditServiceManager.TaskKind.VariantLeak, 10_000, 1e18, true);
     }
 
-    function test_a_host_that_left_is_slashed_within_the_deallocation_delay() public {
-        TaskId id = openTask(IAuditServiceManager.TaskKind.OutsideService);
-        leaveSet(host.addr, hosts());
-        decide(id, guilty());
-        assertEq(audit.hostStake(host.addr), 0, "the allocation is gone");
-        assertEq(leases.lease(leaseId).bond, 0, "and the bond");
-    }
-
     function test_a_host_that_cannot_be_slashed_any_more_still_loses_its_bond() public {
         leaveSet(host.addr, hosts());
         later(uint256(DEALLOCATION_DELAY_BLOCKS) * SECONDS_PER_BLOCK + 1);

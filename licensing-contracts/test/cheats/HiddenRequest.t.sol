@@ -154,9 +154,12 @@ contract HiddenRequestTest is Auditing {
 
     /// Invariant 6, on the real contracts: no list of neighbours whatsoever proves an included statement omitted.
     /// forge-config: default.fuzz.runs = 64
-    function testFuzz_invariant_6_an_included_statement_is_never_proven_omitted(uint256 which, uint256 a, uint256 b, uint8 shape)
-        public
-    {
+    function testFuzz_invariant_6_an_included_statement_is_never_proven_omitted(
+        uint256 which,
+        uint256 a,
+        uint256 b,
+        uint8 shape
+    ) public {
         MerkleSum.Leaf[] memory leaves = pending;
         report();
         toChallengeable(epoch);

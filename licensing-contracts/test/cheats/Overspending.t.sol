@@ -7,16 +7,6 @@ import {Serving} from "../utils/Serving.sol";
 
 /// A payer signs for more than it deposited, or takes its deposit back while its vouchers are out.
 contract OverspendingTest is Serving {
-    function announce(uint128 amount) internal {
-        vm.prank(payer.addr);
-        escrow.initiateWithdraw(channel, amount);
-    }
-
-    function withdraw() internal returns (uint128) {
-        vm.prank(payer.addr);
-        return escrow.withdraw(channel);
-    }
-
     function acceptedOn(uint64 lane) internal returns (IPaymentEscrow.LeaseClaims[] memory) {
         Voucher memory voucher = voucherFor(channelId, lane, 0);
         return batchOf(claimOf(channel, voucher, sign(payer, escrow.voucherDigest(voucher))));

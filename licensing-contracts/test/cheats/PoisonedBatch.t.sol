@@ -74,14 +74,8 @@ contract PoisonedBatchTest is Serving {
         KeyWallet wallet = new KeyWallet(payer.addr);
         IPaymentEscrow.LeaseClaims[] memory batch = batchWith(address(wallet));
         Channel memory theirs = batch[0].claims[1].channel;
-        SessionGrant memory grant = SessionGrant({
-            channelId: escrow.channelId(theirs),
-            key: session.addr,
-            cap: 1e6,
-            perRequestCap: 1e6,
-            expiresAt: uint64(block.timestamp) + 30 days,
-            nonce: 1
-        });
+        SessionGrant memory grant = defaultGrant();
+        grant.channelId = escrow.channelId(theirs);
         escrow.registerGrant(theirs, grant, sign(payer, escrow.grantDigest(grant)));
         Voucher memory voucher = batch[0].claims[1].voucher;
         batch[0].claims[1].signature = sign(session, escrow.voucherDigest(voucher));

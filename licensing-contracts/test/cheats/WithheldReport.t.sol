@@ -34,16 +34,6 @@ contract WithheldReportTest is Auditing {
         court.answerInclusion(digest, index, leafOf(served), pathIn(index, digest));
     }
 
-    function closeLease() internal {
-        vm.prank(host.addr);
-        leases.close(leaseId);
-    }
-
-    function withdrawBond() internal returns (uint128) {
-        vm.prank(host.addr);
-        return leases.withdrawBond(leaseId);
-    }
-
     function royaltyDue() internal view returns (uint256) {
         return served.charge / 10;
     }

@@ -88,7 +88,9 @@ contract ClaimTest is Serving {
     }
 
     /// Invariant 2: however vouchers are grouped into claims, the same is paid in the end.
-    function testFuzz_the_sum_of_claims_does_not_depend_on_how_they_are_cut(uint256 seed, uint8 claims) public {
+    function testFuzz_invariant_2_the_sum_of_claims_does_not_depend_on_how_they_are_cut(uint256 seed, uint8 claims)
+        public
+    {
         uint256 paid = 0;
         for (uint256 i = 0; i < 6; ++i) {
             uint256 noise = uint256(keccak256(abi.encode(seed, i)));

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
-import {IPaymentEscrow} from "../../contracts/interfaces/IPaymentEscrow.sol";
 import {ExactTransfer} from "../../contracts/libraries/ExactTransfer.sol";
 import {ChannelId} from "../../contracts/types/Ids.sol";
 import {Channel, LicenseTerms} from "../../contracts/types/Messages.sol";
@@ -118,46 +116,6 @@ contract HostileTokensTest is Serving {
         ChannelId id = depositAs(payer.addr, into, 1_000);
         hostile.rebase(2e18);
         assertEq(escrow.channelState(id).deposited, 1_000, "the deposit is what came in");
-    }
-
-    function test_a_token_that_calls_back_finds_every_door_closed() public {
-        CallbackToken hostile = new CallbackToken();
-        hostile.mint(payer.addr, 10_000);
-        approveAll(address(hostile));
-        Channel memory into = channelIn(address(hostile));
-        depositAs(payer.addr, into, 1_000);
-        bytes[8] memory calls = [
-            abi.encodeCall(escrow.deposit, (into, 1)),
-            abi.encodeCall(escrow.depositWithAuthorization, (into, 1, 0, 0, 0, "")),
-            abi.encodeCall(escrow.collectDeposit, (into)),
-            abi.encodeCall(escrow.withdraw, (into)),
-            abi.encodeCall(escrow.release, (into, 1)),
-            abi.encodeCall(escrow.claimBatch, (new IPaymentEscrow.LeaseClaims[](0))),
-            abi.encodeCall(escrow.payOut, (address(hostile), payer.addr)),
-            abi.encodeCall(escrow.credit, (address(hostile), payer.addr, 1))
-        ];
-        for (uint256 i = 0; i < calls.length; ++i) {
-            hostile.arm(address(escrow), calls[i]);
-            depositAs(payer.addr, into, 100);
-            assertTrue(hostile.called(), "the token called back");
-            // Some are turned away because the token is neither payer nor host, before the lock is asked.
-            assertFalse(hostile.succeeded(), "a call from inside a deposit succeeded");
-        }
-        assertEq(escrow.channelState(escrow.channelId(into)).deposited, 1_800, "every deposit once");
-    }
-
-    function test_a_second_deposit_inside_of_a_deposit_is_not_booked() public {
-        CallbackToken hostile = new CallbackToken();
-        hostile.mint(payer.addr, 10_000);
-        approveAll(address(hostile));
-        Channel memory into = channelIn(address(hostile));
-        hostile.arm(address(escrow), abi.encodeCall(escrow.deposit, (into, 1)));
-        depositAs(payer.addr, into, 100);
-        assertEq(
-            bytes4(hostile.answer()),
-            ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector,
-            "the lock turned it away"
-        );
     }
 
     function test_tokens_that_arrive_from_elsewhere_during_a_deposit_are_refused() public {

@@ -45,14 +45,7 @@ contract WalletsTest is Serving {
     function test_a_wallet_cannot_take_back_what_its_granted_key_signed() public {
         KeyWallet wallet = new KeyWallet(payer.addr);
         openChannelOf(address(wallet));
-        SessionGrant memory grant = SessionGrant({
-            channelId: channelId,
-            key: session.addr,
-            cap: 10e6,
-            perRequestCap: 1e6,
-            expiresAt: uint64(block.timestamp) + 30 days,
-            nonce: 1
-        });
+        SessionGrant memory grant = defaultGrant();
         escrow.registerGrant(channel, grant, sign(payer, escrow.grantDigest(grant)));
         wallet.setRefusing(true);
         uint256 paid = claimAs(host.addr, batchSigned(sign(session, voucherDigest())));
@@ -62,14 +55,7 @@ contract WalletsTest is Serving {
     function test_a_grant_that_the_wallet_does_not_sign_is_refused() public {
         KeyWallet wallet = new KeyWallet(payer.addr);
         openChannelOf(address(wallet));
-        SessionGrant memory grant = SessionGrant({
-            channelId: channelId,
-            key: session.addr,
-            cap: 10e6,
-            perRequestCap: 1e6,
-            expiresAt: uint64(block.timestamp) + 30 days,
-            nonce: 1
-        });
+        SessionGrant memory grant = defaultGrant();
         bytes memory signature = sign(stranger, escrow.grantDigest(grant));
         vm.expectRevert(abi.encodeWithSelector(Signatures.WalletRefused.selector, address(wallet)));
         escrow.registerGrant(channel, grant, signature);

@@ -6,16 +6,6 @@ import {Channel} from "../../contracts/types/Messages.sol";
 import {Serving} from "../utils/Serving.sol";
 
 contract WithdrawTest is Serving {
-    function announce(uint128 amount) internal {
-        vm.prank(payer.addr);
-        escrow.initiateWithdraw(channel, amount);
-    }
-
-    function withdraw() internal returns (uint128) {
-        vm.prank(payer.addr);
-        return escrow.withdraw(channel);
-    }
-
     function test_an_announced_withdrawal_is_paid_after_its_delay() public {
         uint64 at = uint64(block.timestamp) + WITHDRAW_DELAY;
         vm.expectEmit(address(escrow));

@@ -12,7 +12,7 @@ contract AuditInvariants is Test {
 
     function setUp() public {
         handler = new AuditHandler();
-        bytes4[] memory calls = new bytes4[](11);
+        bytes4[] memory calls = new bytes4[](13);
         calls[0] = handler.doServe.selector;
         calls[1] = handler.doPass.selector;
         calls[2] = handler.doAnswer.selector;
@@ -24,14 +24,16 @@ contract AuditInvariants is Test {
         calls[8] = handler.doVerdict.selector;
         calls[9] = handler.doResolve.selector;
         calls[10] = handler.doWithdrawOwed.selector;
+        calls[11] = handler.doProvePostdating.selector;
+        calls[12] = handler.doAccuse.selector;
         targetSelector(FuzzSelector(address(handler), calls));
         targetContract(address(handler));
     }
 
     function test_the_handler_convicts_acquits_and_is_refused() public {
-        for (uint256 i = 0; i < 500; ++i) {
+        for (uint256 i = 0; i < 800; ++i) {
             uint256 noise = uint256(keccak256(abi.encode("walk", i)));
-            uint256 choice = noise % 12;
+            uint256 choice = noise % 16;
             noise >>= 8;
             if (choice < 2) handler.doServe(noise, uint48(noise >> 8), noise % 3 == 0);
             else if (choice == 2) handler.doPass(noise);
@@ -41,8 +43,10 @@ contract AuditInvariants is Test {
             else if (choice == 6) handler.doProveOmission(noise);
             else if (choice == 7) handler.doProveEquivocation(noise, noise >> 64);
             else if (choice == 8) handler.doOpenTask();
-            else if (choice == 9) handler.doVerdict(noise, noise >> 64, noise % 2 == 0);
+            else if (choice == 9 || choice > 13) handler.doVerdict(noise, noise >> 64, noise % 2 == 0);
             else if (choice == 10) handler.doResolve(noise);
+            else if (choice == 11) handler.doProvePostdating(noise);
+            else if (choice == 12) handler.doAccuse(noise >> 8);
             else handler.doWithdrawOwed(noise);
         }
         assertGt(handler.convictions(), 5, "convictions");

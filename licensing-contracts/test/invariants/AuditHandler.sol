@@ -27,6 +27,7 @@ contract AuditHandler is Auditing {
     TaskId[] internal tasks;
     uint64 internal pendingEpoch;
     mapping(uint64 epoch => uint256) internal reportOf; // index + 1
+    mapping(bytes32 request => bool) internal punishedRequests;
 
     uint256 public openChallenges;
     uint256 public openTasks;
@@ -136,7 +137,26 @@ contract AuditHandler is Auditing {
         }
     }
 
+    /// Tries to show that a statement is dated in the future: none is.
+    function doProvePostdating(uint256 which) external {
+        if (served.length == 0) return;
+        Statement memory statement = served[which % served.length].statement;
+        bytes memory signature = signed(statement);
+        try court.provePostdating(statement, signature) {
+            revert("an honest date was called postdated");
+        } catch {
+            ++refusedAccusations;
+        }
+    }
+
     // Validators
+
+    /// A customer accuses the host under a statement, which was punished before or not.
+    function doAccuse(uint256 which) external {
+        if (served.length == 0 || !taskable()) return;
+        tasks.push(accuse(payer.addr, served[which % served.length].statement));
+        ++openTasks;
+    }
 
     function doOpenTask() external {
         if (!taskable()) return;
@@ -170,9 +190,15 @@ contract AuditHandler is Auditing {
         TaskId id = tasks[which % tasks.length];
         IAuditServiceManager.Task memory task = audit.task(id);
         if (task.state == IAuditServiceManager.TaskState.Closed || block.timestamp <= task.deadline) return;
+        uint128 bond = leases.lease(leaseId).bond;
         audit.resolve(id);
         --openTasks;
-        if (task.state == IAuditServiceManager.TaskState.Decided && uint8(task.outcome) == guilty()) ++convictions;
+        if (task.state != IAuditServiceManager.TaskState.Decided || uint8(task.outcome) != guilty()) return;
+        ++convictions;
+        bytes32 request = task.bill.request;
+        if (request == 0) return;
+        require(!punishedRequests[request] || leases.lease(leaseId).bond == bond, "one request was punished twice");
+        punishedRequests[request] = true;
     }
 
     function doWithdrawOwed(uint256 which) external {

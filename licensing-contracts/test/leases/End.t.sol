@@ -10,16 +10,6 @@ import {Fixture} from "../utils/Fixture.sol";
 contract EndTest is Fixture {
     uint64 internal constant TO = START + 90 days;
 
-    function close() internal {
-        vm.prank(host.addr);
-        leases.close(leaseId);
-    }
-
-    function withdrawBond() internal returns (uint128) {
-        vm.prank(host.addr);
-        return leases.withdrawBond(leaseId);
-    }
-
     function asAudit() internal {
         vm.prank(address(audit));
     }
@@ -70,14 +60,14 @@ contract EndTest is Fixture {
     function test_a_closed_lease_is_over_at_once() public {
         vm.expectEmit(address(leases));
         emit ILeaseManager.LeaseEnds(leaseId, START);
-        close();
+        closeLease();
         assertFalse(leases.isActive(leaseId), "over");
         vm.expectRevert(abi.encodeWithSelector(ILeaseManager.LeaseOver.selector, START));
-        close();
+        closeLease();
     }
 
     function test_the_bond_comes_back_after_the_unbonding_delay() public {
-        close();
+        closeLease();
         uint64 free = START + UNBONDING_DELAY;
         vm.warp(free - 1);
         vm.expectRevert(abi.encodeWithSelector(ILeaseManager.BondLocked.selector, free));
@@ -98,7 +88,7 @@ contract EndTest is Fixture {
         vm.deal(stranger.addr, 1 ether);
         vm.prank(stranger.addr);
         audit.openTask{value: TASK_BOND}(leaseId, IAuditServiceManager.TaskKind.TokenCount, "evidence");
-        close();
+        closeLease();
         vm.warp(START + UNBONDING_DELAY);
         vm.expectRevert(abi.encodeWithSelector(ILeaseManager.CasesOpen.selector, 1));
         withdrawBond();

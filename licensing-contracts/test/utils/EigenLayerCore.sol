@@ -39,6 +39,26 @@ interface IDelegationManager {
         uint256 expiry;
     }
 
+    struct QueuedWithdrawalParams {
+        address[] strategies;
+        uint256[] depositShares;
+        address unused;
+    }
+
+    struct Withdrawal {
+        address staker;
+        address delegatedTo;
+        address withdrawer;
+        uint256 nonce;
+        uint32 startBlock;
+        address[] strategies;
+        uint256[] scaledShares;
+    }
+
+    function queueWithdrawals(QueuedWithdrawalParams[] calldata params) external returns (bytes32[] memory roots);
+    function getQueuedWithdrawals(address staker) external view returns (Withdrawal[] memory, uint256[][] memory shares);
+    function completeQueuedWithdrawal(Withdrawal calldata withdrawal, address[] calldata tokens, bool receiveAsTokens)
+        external;
     function registerAsOperator(address approver, uint32 allocationDelay, string calldata metadataURI) external;
     function delegateTo(address operator, SignatureWithExpiry calldata approval, bytes32 salt) external;
     function getOperatorShares(address operator, address[] calldata strategies) external view returns (uint256[] memory);
@@ -73,7 +93,7 @@ struct RewardsCoordinatorParams {
 /// @title The released EigenLayer core, deployed behind its own proxies
 /// @dev The bytecode is data: a JSON object of names and creation bytecode, whose path `HALLMARK_EIGENLAYER_CORE` names.
 abstract contract EigenLayerCore is CommonBase {
-    uint32 internal constant MIN_WITHDRAWAL_DELAY_BLOCKS = 5;
+    uint32 internal constant MIN_WITHDRAWAL_DELAY_BLOCKS = 50_400;
     uint32 internal constant DEALLOCATION_DELAY_BLOCKS = 50_400;
     uint32 internal constant ALLOCATION_CONFIGURATION_DELAY_BLOCKS = 5;
     uint32 internal constant REWARDS_INTERVAL = 1 days;

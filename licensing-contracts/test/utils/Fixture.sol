@@ -68,7 +68,8 @@ abstract contract Fixture is Test, EigenLayerCore {
 
     function setUp() public virtual {
         vm.warp(START);
-        vm.roll(1_000);
+        // The core slashes queued withdrawals back to the block that its delay reaches: there must be one.
+        vm.roll(100_000);
         deployCore();
         stakeToken = new TestToken();
         strategy = deployStrategy(address(stakeToken));
@@ -228,6 +229,16 @@ abstract contract Fixture is Test, EigenLayerCore {
     function openLease(ILeaseManager.OpenRequest memory opening) internal returns (LeaseId) {
         vm.prank(host.addr);
         return leases.open(opening);
+    }
+
+    function closeLease() internal {
+        vm.prank(host.addr);
+        leases.close(leaseId);
+    }
+
+    function withdrawBond() internal returns (uint128) {
+        vm.prank(host.addr);
+        return leases.withdrawBond(leaseId);
     }
 
     // The payer

@@ -7,17 +7,6 @@ import {Serving} from "./Serving.sol";
 
 /// @title A payer that lets a session key sign
 abstract contract Granting is Serving {
-    function defaultGrant() internal view returns (SessionGrant memory) {
-        return SessionGrant({
-            channelId: channelId,
-            key: session.addr,
-            cap: 10e6,
-            perRequestCap: 1e6,
-            expiresAt: uint64(block.timestamp) + 30 days,
-            nonce: 1
-        });
-    }
-
     function register(SessionGrant memory grant) internal {
         bytes memory signature = sign(payer, escrow.grantDigest(grant));
         escrow.registerGrant(channel, grant, signature);

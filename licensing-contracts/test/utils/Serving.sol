@@ -5,7 +5,15 @@ import {IPaymentEscrow} from "../../contracts/interfaces/IPaymentEscrow.sol";
 import {MerkleSum} from "../../contracts/libraries/MerkleSum.sol";
 import {Counts, Pricing} from "../../contracts/libraries/Pricing.sol";
 import {ChannelId, LeaseId} from "../../contracts/types/Ids.sol";
-import {Channel, EpochCommit, Prices, Split, Statement, Voucher} from "../../contracts/types/Messages.sol";
+import {
+    Channel,
+    EpochCommit,
+    Prices,
+    SessionGrant,
+    Split,
+    Statement,
+    Voucher
+} from "../../contracts/types/Messages.sol";
 import {Fixture} from "./Fixture.sol";
 import {SumTree} from "./SumTree.sol";
 
@@ -172,6 +180,30 @@ abstract contract Serving is Fixture {
 
     function cost(uint48 requests, uint48 prompt, uint48 cached, uint48 completion) internal view returns (uint128) {
         return Pricing.costUp(Counts(requests, prompt, cached, completion), leases.lease(leaseId).prices);
+    }
+
+    // What the payer takes back, and whom it lets sign
+
+    function announce(uint128 amount) internal {
+        vm.prank(payer.addr);
+        escrow.initiateWithdraw(channel, amount);
+    }
+
+    function withdraw() internal returns (uint128) {
+        vm.prank(payer.addr);
+        return escrow.withdraw(channel);
+    }
+
+    /// Ten dollars for the session key, one for each request.
+    function defaultGrant() internal view returns (SessionGrant memory) {
+        return SessionGrant({
+            channelId: channelId,
+            key: session.addr,
+            cap: 10e6,
+            perRequestCap: 1e6,
+            expiresAt: uint64(block.timestamp) + 30 days,
+            nonce: 1
+        });
     }
 
     // Reports
