@@ -3,6 +3,7 @@
 //!
 //! A failed request to a node is an error and never "absent": a function that returns `None` was told so by the chain.
 
+mod action;
 mod events;
 mod failover;
 mod fees;
@@ -14,24 +15,31 @@ mod sender;
 use std::time::Duration;
 
 use alloy::{
-    eips::BlockNumberOrTag,
-    primitives::{Address, B256, Bytes, ChainId, TxKind, U256},
+    eips::{BlockId, BlockNumberOrTag},
+    primitives::{
+        Address, B256, Bytes, ChainId, TxKind, U256,
+        utils::{format_ether, format_units},
+    },
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::{client::RpcClient, types::TransactionRequest},
     sol_types::SolCall,
-    transports::{RpcError, TransportError},
+    transports::{RpcError, TransportError, TransportErrorKind},
 };
 use url::Url;
 
 pub use self::{
+    action::{Action, Simulation},
     events::{EventCursor, EventPage, EventReader},
     failover::RpcSettings,
     fees::FeePolicy,
     fresh::{Fresh, StaleError},
     journal::{JournalError, TransactionJournal},
     revert::Revert,
-    sender::{Action, Sender, SenderSettings, Simulation},
+    sender::{Leftover, Sender, SenderSettings},
 };
+
+/// Times that something is read again because the chain changed meanwhile.
+const ATTEMPTS: usize = 5;
 
 /// Why something could not be done on the chain.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +62,17 @@ pub enum ChainError {
         revert: Box<Revert>,
     },
     /// The contract refused when the transaction was mined: the state had changed since it was simulated.
-    #[error("{what} was mined in transaction {transaction} and refused: {revert}")]
+    #[error(
+        "{what} was mined in transaction {transaction} and refused: {}",
+        revert.as_ref().map_or_else(|| "it would not be refused now; try again".to_owned(), ToString::to_string)
+    )]
     Failed {
         /// The action.
         what: String,
         /// Hash of the transaction.
         transaction: B256,
-        /// What the contract says to the same call now.
-        revert: Box<Revert>,
+        /// What the contract says to the same call now, if it still refuses.
+        revert: Option<Box<Revert>>,
     },
     /// A node of another chain.
     #[error("the RPC at {url} serves chain {found} and not {expected}")]
@@ -88,7 +99,9 @@ pub enum ChainError {
     NoEndpoint,
     /// Not mined for a long time; it is in the journal and will be found again.
     #[error(
-        "{what} is sent but not mined after {waited_s} s (transaction {transaction}); run the same command again to go on waiting"
+        "{what} is sent but not mined after {waited_s} s (transaction {transaction}{}); run the same command again to go on \
+         waiting",
+        refusal.as_ref().map(|refusal| format!("; the node says: {refusal}")).unwrap_or_default()
     )]
     NotMined {
         /// The action.
@@ -97,10 +110,15 @@ pub enum ChainError {
         transaction: B256,
         /// Seconds.
         waited_s: u64,
+        /// Why the node did not take it, if it did not.
+        refusal: Option<String>,
     },
-    /// The account sent something else with the same nonce.
-    #[error("another transaction of {account} took nonce {nonce} of {what}; check what it did before you try again")]
-    Displaced {
+    /// Something has the transaction's nonce, and the node does not show what. It is in the journal and will be looked for again.
+    #[error(
+        "nonce {nonce} of {account}, which {what} was sent with, is used, but the node does not show by what: run the same \
+         command again, or name another node"
+    )]
+    Unseen {
         /// The action.
         what: String,
         /// The sender.
@@ -108,8 +126,25 @@ pub enum ChainError {
         /// The nonce.
         nonce: u64,
     },
+    /// The account sent something else with the same nonce, and that was mined.
+    #[error(
+        "transaction {by} of {account} took nonce {nonce}, which {what} was sent with; check what it did before you try again"
+    )]
+    Displaced {
+        /// The action.
+        what: String,
+        /// The sender.
+        account: Address,
+        /// The nonce.
+        nonce: u64,
+        /// Hash of the other transaction.
+        by: B256,
+    },
     /// More than the policy allows.
-    #[error("the chain asks for {asked} wei a unit of gas; the limit is {limit}: raise --max-fee or wait")]
+    #[error(
+        "the chain asks for {} gwei a unit of gas, and the limit is {}: wait, or raise the limit (--max-fee)",
+        gwei(*asked), gwei(*limit)
+    )]
     FeeTooHigh {
         /// Base fee and tip, in wei.
         asked: u128,
@@ -117,13 +152,16 @@ pub enum ChainError {
         limit: u128,
     },
     /// The account cannot pay.
-    #[error("{account} has {balance} wei and needs {needed} for value and gas")]
+    #[error(
+        "{account} has {} coins and needs {} for value and gas: send it some",
+        format_ether(*balance), format_ether(*needed)
+    )]
     Unfunded {
         /// The sender.
         account: Address,
-        /// What it has.
+        /// What it has, in wei.
         balance: U256,
-        /// What it needs.
+        /// What it needs, in wei.
         needed: U256,
     },
     /// The transaction could not be signed.
@@ -139,18 +177,39 @@ pub enum ChainError {
     /// The newest blocks changed whenever they were read.
     #[error("the chain's newest blocks keep changing; try again")]
     Unsettled,
+    /// The node's newest block is before those whose events were delivered.
+    #[error(
+        "the node is at block {head}, and events up to block {delivered} were delivered: it is behind, or the chain went back by \
+         more than {depth} blocks"
+    )]
+    Behind {
+        /// The node's newest block.
+        head: u64,
+        /// The last block whose events were delivered.
+        delivered: u64,
+        /// Blocks remembered.
+        depth: u64,
+    },
     /// The chain went back further than this client remembers.
     #[error("the chain was reorganised by more than {depth} blocks: start again from a block that is final")]
     ReorganisedTooDeep {
         /// Blocks remembered.
-        depth: usize,
+        depth: u64,
     },
 }
 
 impl ChainError {
     /// Whether the same call may succeed later, with nothing changed by the caller.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Rpc { .. } | Self::NotMined { .. } | Self::FeeTooHigh { .. } | Self::Unsettled)
+        matches!(
+            self,
+            Self::Rpc { .. }
+                | Self::NotMined { .. }
+                | Self::Unseen { .. }
+                | Self::FeeTooHigh { .. }
+                | Self::Unsettled
+                | Self::Behind { .. }
+        )
     }
 }
 
@@ -175,26 +234,27 @@ pub struct ChainClient {
 impl ChainClient {
     /// Connects over HTTP. All nodes must serve the same chain; `expected`, if given, names it.
     pub async fn connect(urls: &[Url], expected: Option<ChainId>, settings: &RpcSettings) -> Result<Self, ChainError> {
-        let endpoints = failover::endpoints(urls, settings)?;
+        let nodes = failover::nodes(urls, settings)?;
         let mut chain_id = expected;
         let mut last_failure = None;
         let mut alive = 0_usize;
-        for endpoint in &endpoints {
-            match endpoint.chain_id().await {
+        for node in &nodes {
+            match node.chain_id().await {
                 Ok(found) if chain_id.is_none_or(|expected| expected == found) => {
+                    node.verified();
                     chain_id = Some(found);
                     alive = alive.saturating_add(1);
                 }
                 Ok(found) => {
                     let expected = chain_id.unwrap_or(found);
-                    return Err(ChainError::WrongChain { url: endpoint.name().to_owned(), expected, found });
+                    return Err(ChainError::WrongChain { url: node.name().to_owned(), expected, found });
                 }
-                // Others may answer; this one may come back.
-                Err(source) => last_failure = Some(source),
+                // Others may answer. This one may come back, and is asked for its chain before it is asked for anything else.
+                Err(failure) => last_failure = Some(TransportErrorKind::custom(failure)),
             }
         }
         match (chain_id, last_failure) {
-            (Some(chain_id), _) if alive > 0 => Ok(Self::over(failover::client(endpoints, settings), chain_id)),
+            (Some(chain_id), _) if alive > 0 => Ok(Self::over(failover::client(nodes, chain_id, settings), chain_id)),
             (_, Some(source)) => Err(ChainError::Rpc { attempted: "ask for the chain's id".to_owned(), source }),
             _ => Err(ChainError::NoEndpoint),
         }
@@ -235,27 +295,52 @@ impl ChainClient {
 
     /// Calls a function that changes nothing, at the newest block.
     pub async fn call<C: SolCall>(&self, contract: Address, call: &C) -> Result<C::Return, ChainError> {
-        let request = TransactionRequest {
-            to: Some(TxKind::Call(contract)),
-            input: Bytes::from(call.abi_encode()).into(),
-            ..TransactionRequest::default()
-        };
         // alloy would ask about the block that comes next.
-        let answer = self.provider.call(request).latest().await.map_err(|error| refused(C::SIGNATURE, error))?;
-        C::abi_decode_returns(&answer).map_err(|_| ChainError::Answer { call: C::SIGNATURE, contract })
+        self.call_at(contract, call, BlockId::latest()).await
     }
 
-    /// Calls a function and says how old the answer is: it holds at `block` or later.
+    /// Calls a function at the newest block, and says which that was and when.
     pub async fn read<C: SolCall>(
         &self,
         contract: Address,
         call: &C,
         now: Duration,
     ) -> Result<Fresh<C::Return>, ChainError> {
-        let block = self.head().await?;
-        let value = self.call(contract, call).await?;
-        Ok(Fresh { value, block, observed_at: now })
+        let mut failure = ChainError::Unsettled;
+        for _ in 0..ATTEMPTS {
+            let block = self.head().await?;
+            // Named by its hash: a node that does not have the block says so, and does not answer from another one.
+            match self.call_at(contract, call, BlockId::hash(block.hash)).await {
+                Ok(value) => return Ok(Fresh { value, block, observed_at: now }),
+                Err(error @ ChainError::Rpc { .. }) => failure = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure)
     }
+
+    async fn call_at<C: SolCall>(&self, contract: Address, call: &C, at: BlockId) -> Result<C::Return, ChainError> {
+        let request = TransactionRequest {
+            to: Some(TxKind::Call(contract)),
+            input: Bytes::from(call.abi_encode()).into(),
+            ..TransactionRequest::default()
+        };
+        let answer = self.provider.call(request).block(at).await.map_err(|error| refused(C::SIGNATURE, error))?;
+        C::abi_decode_returns(&answer).map_err(|_| ChainError::Answer { call: C::SIGNATURE, contract })
+    }
+
+    /// Hash of the first block: what tells two chains with one id apart.
+    pub async fn genesis(&self) -> Result<B256, ChainError> {
+        let first = self.block(BlockNumberOrTag::Number(0)).await?;
+        first
+            .map(|block| block.hash)
+            .ok_or_else(|| ChainError::Rpc { attempted: "read the first block".to_owned(), source: RpcError::NullResp })
+    }
+}
+
+fn gwei(wei: u128) -> String {
+    let text = format_units(wei, "gwei").unwrap_or_else(|_| wei.to_string());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Names what was attempted when a request failed.

@@ -2,21 +2,21 @@
 //!
 //! A cursor is a block by its hash. When that block is no longer on the chain, the reader walks back to the last one that is,
 //! and says so: whoever applied later events takes them back.
+//!
+//! Blocks that may still be replaced are read one by one, each chained to the one before and its events asked for by its hash:
+//! a node that is behind, or on another branch, cannot answer that with "none". Older blocks are read many at a time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use alloy::{
     eips::BlockNumberOrTag,
     primitives::B256,
     providers::Provider,
-    rpc::types::{Filter, Log},
+    rpc::types::{Filter, Header, Log},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ChainClient, ChainError, Head, rpc};
-
-/// Times that a page is read again because the chain changed meanwhile.
-const ATTEMPTS: usize = 5;
+use super::{ATTEMPTS, ChainClient, ChainError, Head, rpc};
 
 /// The last block whose events were delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,20 +47,29 @@ pub struct EventPage {
 }
 
 /// Reads events of some contracts, page by page.
+///
+/// It follows the chain as the node shows it. A node that is behind looks like a chain that became shorter: events of up to
+/// `depth` blocks are taken back and delivered again later.
 #[derive(Debug)]
 pub struct EventReader {
     chain: ChainClient,
     filter: Filter,
     /// Delivered blocks, newest last: as far back as the chain may be reorganised.
     known: VecDeque<EventCursor>,
-    depth: usize,
+    depth: u64,
     page_blocks: u64,
+}
+
+/// What was read, and the blocks that it was read from.
+struct Read {
+    logs: Vec<Log>,
+    blocks: Vec<EventCursor>,
 }
 
 impl EventReader {
     /// Reads what `filter` matches, from behind the newest of `known`: blocks that were delivered before, oldest first.
-    /// `depth` is how many blocks may be taken back.
-    pub fn new(chain: ChainClient, filter: Filter, known: Vec<EventCursor>, depth: usize, page_blocks: u64) -> Self {
+    /// `depth` is how many blocks may be taken back, `page_blocks` the most in one page.
+    pub fn new(chain: ChainClient, filter: Filter, known: Vec<EventCursor>, depth: u64, page_blocks: u64) -> Self {
         Self { chain, filter, known: known.into(), depth: depth.max(1), page_blocks: page_blocks.max(1) }
     }
 
@@ -82,61 +91,101 @@ impl EventReader {
     /// A page, or `None` if the chain changed while it was read.
     async fn page(&mut self) -> Result<Option<EventPage>, ChainError> {
         let head = self.chain.head().await?;
-        let (base, rolled_back_to) = self.base(head).await?;
+        let Some(base) = self.base(head).await? else { return Ok(None) };
+        let rolled_back_to = base.filter(|base| self.known.back() != Some(base));
         if let Some(cursor) = base.filter(|cursor| cursor.number >= head.number) {
-            self.deliver(rolled_back_to, None);
+            self.delivered(rolled_back_to, &[]);
             return Ok(Some(EventPage { rolled_back_to, logs: Vec::new(), cursor, at_head: true }));
         }
         let from = base.map_or(0, |cursor| cursor.number.saturating_add(1));
         let to = head.number.min(from.saturating_add(self.page_blocks.saturating_sub(1)));
-        let end = self.canonical(to).await?;
+        let first_recent = head.number.saturating_sub(self.depth);
+        let read = if from >= first_recent {
+            self.recent(base, from, to).await?
+        } else {
+            self.old(base, from, to.min(first_recent.saturating_sub(1))).await?
+        };
+        let Some(Read { logs, blocks }) = read else { return Ok(None) };
+        let Some(cursor) = blocks.last().copied() else { return Ok(None) };
+        self.delivered(rolled_back_to, &blocks);
+        Ok(Some(EventPage { rolled_back_to, logs, cursor, at_head: cursor.number == head.number }))
+    }
+
+    /// Blocks that may still be replaced.
+    async fn recent(&self, base: Option<EventCursor>, from: u64, to: u64) -> Result<Option<Read>, ChainError> {
+        let mut read = Read { logs: Vec::new(), blocks: Vec::new() };
+        let mut parent = base.map(|cursor| cursor.hash);
+        for number in from..=to {
+            let Some(header) = self.header(number).await? else { return Ok(None) };
+            if parent.is_some_and(|parent| parent != header.parent_hash) {
+                return Ok(None);
+            }
+            let filter = self.filter.clone().at_block_hash(header.hash);
+            match self.chain.provider().get_logs(&filter).await {
+                Ok(logs) => read.logs.extend(logs),
+                // Replaced since, or the node that answered does not have it.
+                Err(error) if error.is_error_resp() => match self.header(number).await? {
+                    Some(now) if now.hash == header.hash => return Err(rpc("read events")(error)),
+                    _ => return Ok(None),
+                },
+                Err(error) => return Err(rpc("read events")(error)),
+            }
+            read.blocks.push(EventCursor { number, hash: header.hash });
+            parent = Some(header.hash);
+        }
+        Ok(Some(read))
+    }
+
+    /// Blocks that are final as far as the reader's depth goes.
+    async fn old(&self, base: Option<EventCursor>, from: u64, to: u64) -> Result<Option<Read>, ChainError> {
+        let Some(end) = self.header(to).await? else { return Ok(None) };
         let filter = self.filter.clone().from_block(from).to_block(to);
         let logs = self.chain.provider().get_logs(&filter).await.map_err(rpc("read events"))?;
-        // Blocks are chained by their hashes: if the last block of the page and those that hold events are what they were,
-        // everything in between is of one chain.
-        let blocks: BTreeMap<u64, B256> = logs
-            .iter()
-            .filter_map(|log| Some((log.block_number?, log.block_hash?)))
-            .chain(base.map(|cursor| (cursor.number, cursor.hash)))
-            .chain([(end.number, end.hash)])
-            .collect();
-        for (number, hash) in blocks {
-            if self.canonical(number).await?.hash != hash {
+        // Blocks are chained by their hashes: if the ends are what they were, everything in between is of one chain.
+        let end = EventCursor { number: to, hash: end.hash };
+        for cursor in base.into_iter().chain([end]) {
+            if self.header(cursor.number).await?.is_none_or(|header| header.hash != cursor.hash) {
                 return Ok(None);
             }
         }
-        self.deliver(rolled_back_to, Some(end));
-        Ok(Some(EventPage { rolled_back_to, logs, cursor: end, at_head: to == head.number }))
+        Ok(Some(Read { logs, blocks: vec![end] }))
     }
 
-    /// The newest delivered block that is on the chain, and whether later ones were delivered.
-    async fn base(&self, head: Head) -> Result<(Option<EventCursor>, Option<EventCursor>), ChainError> {
-        for (steps, cursor) in self.known.iter().rev().enumerate() {
-            let same = cursor.number <= head.number && self.canonical(cursor.number).await? == *cursor;
-            if same {
-                return Ok((Some(*cursor), (steps > 0).then_some(*cursor)));
+    /// The newest delivered block that is on the chain: `Some(None)` if none was delivered yet, `None` if the node contradicts
+    /// itself.
+    async fn base(&self, head: Head) -> Result<Option<Option<EventCursor>>, ChainError> {
+        let Some(newest) = self.known.back() else { return Ok(Some(None)) };
+        let mut is_replaced = false;
+        for cursor in self.known.iter().rev().filter(|cursor| cursor.number <= head.number) {
+            is_replaced = true;
+            // A block below the head that is not there is a fault of the node, and no reorganisation.
+            let Some(header) = self.header(cursor.number).await? else { return Ok(None) };
+            if header.hash == cursor.hash {
+                return Ok(Some(Some(*cursor)));
             }
         }
-        if self.known.is_empty() { Ok((None, None)) } else { Err(ChainError::ReorganisedTooDeep { depth: self.depth }) }
+        let depth = self.depth;
+        if is_replaced {
+            Err(ChainError::ReorganisedTooDeep { depth })
+        } else {
+            Err(ChainError::Behind { head: head.number, delivered: newest.number, depth })
+        }
     }
 
-    async fn canonical(&self, number: u64) -> Result<EventCursor, ChainError> {
-        let block = self.chain.block(BlockNumberOrTag::Number(number)).await?;
-        // The chain became shorter while it was read: a hash that no block has matches nothing.
-        Ok(block.map_or(EventCursor { number, hash: B256::ZERO }, EventCursor::from))
+    async fn header(&self, number: u64) -> Result<Option<Header>, ChainError> {
+        let block = self.chain.provider().get_block_by_number(BlockNumberOrTag::Number(number)).await;
+        Ok(block.map_err(rpc("read a block"))?.map(|block| block.header))
     }
 
-    fn deliver(&mut self, rolled_back_to: Option<EventCursor>, end: Option<EventCursor>) {
+    fn delivered(&mut self, rolled_back_to: Option<EventCursor>, blocks: &[EventCursor]) {
         if let Some(base) = rolled_back_to {
-            while self.known.back().is_some_and(|cursor| cursor.number > base.number) {
-                self.known.pop_back();
-            }
+            self.known.retain(|cursor| cursor.number <= base.number);
         }
-        if let Some(end) = end {
-            self.known.push_back(end);
-            while self.known.len() > self.depth {
-                self.known.pop_front();
-            }
+        self.known.extend(blocks);
+        // What is deeper than the reader may take back is forgotten, so that a deeper reorganisation is an error.
+        let oldest = self.known.back().map_or(0, |newest| newest.number.saturating_sub(self.depth));
+        while self.known.len() > 1 && self.known.front().is_some_and(|cursor| cursor.number < oldest) {
+            self.known.pop_front();
         }
     }
 }

@@ -3,8 +3,9 @@
 //! One node is used until it fails, then the next one: nodes are a little apart, and a reader that hops between them sees
 //! blocks come and go. alloy's fallback asks several at once and takes the fastest answer, which does just that.
 
+mod node;
+
 use std::{
-    fmt,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -14,20 +15,21 @@ use std::{
 };
 
 use alloy::{
-    primitives::U64,
+    primitives::ChainId,
     rpc::{
         client::RpcClient,
         json_rpc::{ErrorPayload, RequestPacket, ResponsePacket},
     },
-    transports::{
-        TransportError, TransportErrorKind, TransportFut,
-        http::{Http, reqwest::Client},
-    },
+    transports::{TransportError, TransportErrorKind, TransportFut, http::reqwest::Client},
 };
 use tower::Service;
 use url::Url;
 
+pub(super) use self::node::Node;
 use super::ChainError;
+
+/// The longest pause that a node that limits the rate is granted.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How nodes are asked.
 #[derive(Clone, Debug)]
@@ -36,7 +38,7 @@ pub struct RpcSettings {
     pub timeout: Duration,
     /// Rounds over all nodes before a request fails.
     pub rounds: u32,
-    /// Pause after the first round; it doubles with each one.
+    /// Pause after the first round; it doubles with each one, and lasts as long as a node asks for.
     pub backoff: Duration,
 }
 
@@ -46,92 +48,63 @@ impl Default for RpcSettings {
     }
 }
 
-/// One node.
-#[derive(Clone)]
-pub(super) struct Endpoint {
-    transport: Http<Client>,
-    name: String,
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Endpoint({})", self.name)
-    }
-}
-
-impl Endpoint {
-    /// Scheme, host and port: paths and queries of RPC addresses hold keys.
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) async fn chain_id(&self) -> Result<u64, TransportError> {
-        let client = RpcClient::new(self.transport.clone(), false);
-        let id: U64 = client.request_noparams("eth_chainId").await?;
-        Ok(id.to())
-    }
-}
-
-pub(super) fn endpoints(urls: &[Url], settings: &RpcSettings) -> Result<Vec<Endpoint>, ChainError> {
+pub(super) fn nodes(urls: &[Url], settings: &RpcSettings) -> Result<Vec<Node>, ChainError> {
     let client = Client::builder().timeout(settings.timeout).build().map_err(|source| ChainError::Rpc {
         attempted: "make an HTTP client".to_owned(),
         source: TransportErrorKind::custom(source),
     })?;
-    let endpoint = |url: &Url| Endpoint {
-        transport: Http::with_client(client.clone(), url.clone()),
-        name: url.origin().ascii_serialization(),
-    };
-    if urls.is_empty() { Err(ChainError::NoEndpoint) } else { Ok(urls.iter().map(endpoint).collect()) }
+    if urls.is_empty() {
+        return Err(ChainError::NoEndpoint);
+    }
+    Ok(urls.iter().map(|url| Node::new(client.clone(), url)).collect())
 }
 
-pub(super) fn client(endpoints: Vec<Endpoint>, settings: &RpcSettings) -> RpcClient {
-    let transports = endpoints.into_iter().map(|endpoint| endpoint.transport).collect();
-    RpcClient::new(Failover { transports, current: Arc::default(), settings: settings.clone() }, false)
+pub(super) fn client(nodes: Vec<Node>, chain: ChainId, settings: &RpcSettings) -> RpcClient {
+    RpcClient::new(Failover { nodes: nodes.into(), chain, current: Arc::default(), settings: settings.clone() }, false)
 }
 
 /// Asks the node that answered last, and moves on when it fails.
-#[derive(Clone)]
-struct Failover<S> {
-    transports: Vec<S>,
+#[derive(Clone, Debug)]
+struct Failover {
+    nodes: Arc<[Node]>,
+    chain: ChainId,
     current: Arc<AtomicUsize>,
     settings: RpcSettings,
 }
 
-impl<S> Failover<S>
-where
-    S: Service<RequestPacket, Response = ResponsePacket, Error = TransportError, Future = TransportFut<'static>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+impl Failover {
     async fn ask(self, request: RequestPacket) -> Result<ResponsePacket, TransportError> {
         let mut pause = self.settings.backoff;
-        let mut last = TransportErrorKind::custom_str("no node was asked");
+        let mut asked_for = Duration::ZERO;
+        // If every node is busy until the end, the last one's answer stands, with its reason.
+        let mut last = Err(TransportErrorKind::custom_str("no node was asked"));
         for round in 0..self.settings.rounds.max(1) {
             if round > 0 {
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(pause.max(asked_for.min(MOST_PATIENCE))).await;
                 pause = pause.saturating_mul(2);
+                asked_for = Duration::ZERO;
             }
-            for _ in 0..self.transports.len() {
+            for _ in 0..self.nodes.len() {
                 let index = self.current.load(Ordering::Relaxed);
-                let Some(mut transport) = self.transports.get(index).cloned() else { break };
-                match transport.call(request.clone()).await {
+                let Some(node) = self.nodes.get(index) else { break };
+                match node.ask(self.chain, request.clone()).await {
                     Ok(response) if !is_busy(&response) => return Ok(response),
-                    // Every node said so: the answer stands, with its reason.
-                    Ok(response) if round.saturating_add(1) >= self.settings.rounds => return Ok(response),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::warn!(node = index, "a chain node did not answer: {error}");
-                        last = error;
+                    Ok(response) => {
+                        tracing::debug!(node = node.name(), "{} is busy", node.name());
+                        last = Ok(response);
+                    }
+                    Err(failure) => {
+                        tracing::warn!(node = node.name(), "{failure}");
+                        asked_for = asked_for.max(failure.retry_after());
+                        last = Err(TransportErrorKind::custom(failure));
                     }
                 }
                 // Another task may have moved on already; one step is enough.
-                let next = index.saturating_add(1).checked_rem(self.transports.len()).unwrap_or(0);
+                let next = index.saturating_add(1).checked_rem(self.nodes.len()).unwrap_or(0);
                 self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed).unwrap_or(index);
             }
         }
-        Err(last)
+        last
     }
 }
 
@@ -140,14 +113,7 @@ fn is_busy(response: &ResponsePacket) -> bool {
     response.as_error().is_some_and(ErrorPayload::is_retry_err)
 }
 
-impl<S> Service<RequestPacket> for Failover<S>
-where
-    S: Service<RequestPacket, Response = ResponsePacket, Error = TransportError, Future = TransportFut<'static>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
+impl Service<RequestPacket> for Failover {
     type Response = ResponsePacket;
     type Error = TransportError;
     type Future = TransportFut<'static>;

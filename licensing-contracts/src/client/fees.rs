@@ -1,6 +1,9 @@
 //! What a transaction may cost.
 
-use alloy::providers::{Provider, utils::Eip1559Estimation};
+use alloy::providers::{
+    Provider,
+    utils::{Eip1559Estimation, Eip1559Estimator, eip1559_default_estimator},
+};
 
 use super::{ChainClient, ChainError, rpc};
 
@@ -19,12 +22,29 @@ impl Default for FeePolicy {
     }
 }
 
+/// The usual offer (EIP-1559): a tip as others paid it, and room for a base fee that doubles.
+fn estimator() -> Eip1559Estimator {
+    Eip1559Estimator::new(|base_fee: u128, rewards: &[Vec<u128>]| {
+        let tip = eip1559_default_estimator(0, rewards).max_priority_fee_per_gas;
+        Eip1559Estimation {
+            max_fee_per_gas: base_fee.saturating_mul(2).saturating_add(tip),
+            max_priority_fee_per_gas: tip,
+        }
+    })
+}
+
 impl FeePolicy {
-    /// What to offer now (EIP-1559).
+    /// What to offer now, or an error if less would have to be offered than is paid now.
     pub(super) async fn offer(&self, chain: &ChainClient) -> Result<Eip1559Estimation, ChainError> {
-        let fees = chain.provider().estimate_eip1559_fees().await.map_err(rpc("estimate fees"))?;
-        // The estimate allows for a base fee that doubles; the policy is about what would be paid now.
-        self.check(fees.max_priority_fee_per_gas)?;
+        let fees = chain.provider().estimate_eip1559_fees_with(estimator()).await.map_err(rpc("estimate fees"))?;
+        self.capped(fees)
+    }
+
+    fn capped(&self, fees: Eip1559Estimation) -> Result<Eip1559Estimation, ChainError> {
+        let tip = fees.max_priority_fee_per_gas;
+        let base_fee = fees.max_fee_per_gas.saturating_sub(tip) / 2;
+        // The room for a doubled base fee is given up first; what would be paid now is not.
+        self.check(base_fee.saturating_add(tip))?;
         Ok(Eip1559Estimation { max_fee_per_gas: fees.max_fee_per_gas.min(self.max_fee_per_gas), ..fees })
     }
 
@@ -76,5 +96,16 @@ mod tests {
         }
         assert_eq!(policy.raise(fees(100, 10), fees(5_000, 70)).unwrap().max_fee_per_gas, 5_000);
         assert!(matches!(policy.raise(fees(999_999, 1), fees(0, 0)), Err(ChainError::FeeTooHigh { .. })));
+    }
+
+    #[test]
+    fn an_offer_below_what_is_paid_now_is_refused_and_one_above_is_capped() {
+        let policy = FeePolicy { max_fee_per_gas: 100, ..FeePolicy::default() };
+        // Base fee 97 and tip 3 are the limit; the usual offer would be 197.
+        assert_eq!(policy.capped(fees(197, 3)).unwrap(), fees(100, 3));
+        assert_eq!(policy.capped(fees(23, 3)).unwrap(), fees(23, 3));
+        let error = policy.capped(fees(199, 3)).unwrap_err();
+        assert!(matches!(error, ChainError::FeeTooHigh { asked: 101, limit: 100 }), "{error}");
+        assert!(policy.capped(fees(u128::MAX, 101)).is_err());
     }
 }

@@ -50,10 +50,26 @@ pub enum JournalError {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Line {
     /// Signed, and from now on perhaps sent.
-    Signed { nonce: u64, intent: B256, what: String, hash: B256, raw: Bytes, max_fee: u128, tip: u128 },
-    /// One version of the nonce is final, or something else took it.
+    Signed {
+        nonce: u64,
+        intent: B256,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        work: Option<B256>,
+        what: String,
+        hash: B256,
+        raw: Bytes,
+        max_fee: u128,
+        tip: u128,
+        block: u64,
+    },
+    /// One version of the nonce is mined; the work that it belongs to goes on.
+    Settled { nonce: u64, hash: B256 },
+    /// Whoever asked for it knows what became of it: which version was mined, or that something else took the nonce.
     Closed { nonce: u64, hash: Option<B256> },
 }
+
+/// A file that holds nothing open is emptied beyond this.
+const LARGE_BYTES: u64 = 1 << 20;
 
 /// A version of a transaction: the same nonce at a higher fee.
 #[derive(Clone, Debug)]
@@ -64,15 +80,29 @@ pub(super) struct Version {
     pub(super) tip: u128,
 }
 
-/// A transaction that may still be on its way.
+/// A transaction that may still be on its way, or whose work is not finished.
 #[derive(Clone, Debug)]
 pub(super) struct Open {
     pub(super) nonce: u64,
-    /// Digest of what was asked for: the same command again means the same transaction.
+    /// Digest of what was asked for: the same again means the same transaction.
     pub(super) intent: B256,
+    /// The work of several transactions that it belongs to.
+    pub(super) work: Option<B256>,
     pub(super) what: String,
+    /// The newest block when it was first signed: it is in a later one.
+    pub(super) block: u64,
     /// In the order in which they were signed; never empty.
     pub(super) versions: Vec<Version>,
+    /// The version that was mined.
+    pub(super) settled: Option<B256>,
+}
+
+/// What the lines of a journal amount to.
+#[derive(Debug, Default)]
+struct Contents {
+    open: BTreeMap<u64, Open>,
+    /// Nonce of the newest transaction that was mined.
+    mined: Option<u64>,
 }
 
 /// The journal of one account, locked for this process.
@@ -80,7 +110,11 @@ pub(super) struct Open {
 pub struct TransactionJournal {
     file: File,
     path: PathBuf,
-    open: BTreeMap<u64, Open>,
+    contents: Contents,
+    /// Bytes of whole lines.
+    length: u64,
+    /// Whether the file may end in a part of a line.
+    is_torn: bool,
 }
 
 impl TransactionJournal {
@@ -98,57 +132,60 @@ impl TransactionJournal {
             Err(TryLockError::WouldBlock) => return Err(JournalError::InUse { path }),
             Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
         }
-        let (open, whole) = Self::replay(&mut file, &path)?;
-        // A line that was being written when the process died was never acted upon.
-        file.set_len(whole).map_err(failed("repair"))?;
-        Ok(Self { file, path, open })
-    }
-
-    /// What the lines leave open, and how many bytes of them are whole.
-    fn replay(file: &mut File, path: &Path) -> Result<(BTreeMap<u64, Open>, u64), JournalError> {
-        let failed = |source| JournalError::Io { attempted: "read", path: path.to_owned(), source };
-        file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let mut reader = BufReader::new(file);
-        let mut open = BTreeMap::new();
-        let (mut whole, mut number) = (0_u64, 0_usize);
-        let mut text = String::new();
-        while reader.read_line(&mut text).map_err(failed)? > 0 {
-            number = number.saturating_add(1);
-            if !text.ends_with('\n') {
-                break;
-            }
-            let line = serde_json::from_str(&text)
-                .map_err(|_| JournalError::Damaged { path: path.to_owned(), line: number })?;
-            apply(&mut open, line);
-            whole = whole.saturating_add(text.len().try_into().unwrap_or(u64::MAX));
-            text.clear();
+        // The name must survive a power failure as well as the lines do. Not every system can sync a folder.
+        #[cfg(unix)]
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("make a folder for"))?;
+        let (contents, mut length) = replay(&mut file, &path)?;
+        if contents.open.is_empty() && length > LARGE_BYTES {
+            length = 0;
         }
-        Ok((open, whole))
+        // A line that was being written when the process died was never acted upon.
+        file.set_len(length).map_err(failed("repair"))?;
+        Ok(Self { file, path, contents, length, is_torn: false })
     }
 
-    /// Transactions that may be on their way, by nonce.
-    pub(super) fn pending(&self) -> impl Iterator<Item = &Open> {
-        self.open.values()
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// The first nonce that no transaction of the journal has.
+    /// Transactions that may be on their way or whose work is not finished, by nonce.
+    pub(super) fn open_transactions(&self) -> impl Iterator<Item = &Open> {
+        self.contents.open.values()
+    }
+
+    /// The first nonce that no open transaction has.
     pub(super) fn next_nonce(&self) -> Option<u64> {
-        self.open.keys().next_back().map(|last| last.saturating_add(1))
+        self.contents.open.keys().next_back().map(|last| last.saturating_add(1))
     }
 
-    /// Notes a signed transaction; it may be sent once this returns.
-    pub(super) fn signed(
-        &mut self,
-        nonce: u64,
-        intent: B256,
-        what: &str,
-        version: &Version,
-    ) -> Result<(), JournalError> {
+    /// Nonce of the newest transaction that was mined.
+    pub(super) const fn mined_nonce(&self) -> Option<u64> {
+        self.contents.mined
+    }
+
+    /// Notes a newly signed version of a transaction; it may be sent once this returns.
+    pub(super) fn signed(&mut self, open: &Open, version: &Version) -> Result<(), JournalError> {
         let Version { hash, raw, max_fee, tip } = version.clone();
-        self.append(Line::Signed { nonce, intent, what: what.to_owned(), hash, raw, max_fee, tip })
+        self.append(Line::Signed {
+            nonce: open.nonce,
+            intent: open.intent,
+            work: open.work,
+            what: open.what.clone(),
+            hash,
+            raw,
+            max_fee,
+            tip,
+            block: open.block,
+        })
     }
 
-    /// Notes which version was mined for good, or that none was.
+    /// Notes which version was mined.
+    pub(super) fn settled(&mut self, nonce: u64, hash: B256) -> Result<(), JournalError> {
+        self.append(Line::Settled { nonce, hash })
+    }
+
+    /// Notes that whoever asked knows which version was mined, or that none was.
     pub(super) fn closed(&mut self, nonce: u64, hash: Option<B256>) -> Result<(), JournalError> {
         self.append(Line::Closed { nonce, hash })
     }
@@ -157,82 +194,68 @@ impl TransactionJournal {
         let failed = |source| JournalError::Io { attempted: "write", path: self.path.clone(), source };
         let mut text = serde_json::to_string(&line).map_err(|error| failed(error.into()))?;
         text.push('\n');
+        if self.is_torn {
+            self.file.set_len(self.length).map_err(failed)?;
+        }
+        // A full disk can take a part of the line, and the next one must not be joined to it.
+        self.is_torn = true;
         self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data()).map_err(failed)?;
-        apply(&mut self.open, line);
+        self.is_torn = false;
+        self.length = self.length.saturating_add(size(text.len()));
+        self.contents.apply(line);
         Ok(())
     }
 }
 
-fn apply(open: &mut BTreeMap<u64, Open>, line: Line) {
-    match line {
-        Line::Signed { nonce, intent, what, hash, raw, max_fee, tip } => {
-            let entry = open.entry(nonce).or_insert_with(|| Open { nonce, intent, what, versions: Vec::new() });
-            entry.versions.push(Version { hash, raw, max_fee, tip });
+/// What the lines say, and how many bytes of them are whole.
+fn replay(file: &mut File, path: &Path) -> Result<(Contents, u64), JournalError> {
+    let failed = |source| JournalError::Io { attempted: "read", path: path.to_owned(), source };
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let mut reader = BufReader::new(file);
+    let mut contents = Contents::default();
+    let (mut whole, mut number) = (0_u64, 0_usize);
+    let mut text = Vec::new();
+    while reader.read_until(b'\n', &mut text).map_err(failed)? > 0 {
+        number = number.saturating_add(1);
+        if !text.ends_with(b"\n") {
+            break;
         }
-        Line::Closed { nonce, .. } => {
-            open.remove(&nonce);
+        let line =
+            serde_json::from_slice(&text).map_err(|_| JournalError::Damaged { path: path.to_owned(), line: number })?;
+        contents.apply(line);
+        whole = whole.saturating_add(size(text.len()));
+        text.clear();
+    }
+    Ok((contents, whole))
+}
+
+fn size(length: usize) -> u64 {
+    length.try_into().unwrap_or(u64::MAX)
+}
+
+impl Contents {
+    fn apply(&mut self, line: Line) {
+        match line {
+            Line::Signed { nonce, intent, work, what, hash, raw, max_fee, tip, block } => {
+                let new = || Open { nonce, intent, work, what, block, versions: Vec::new(), settled: None };
+                let entry = self.open.entry(nonce).or_insert_with(new);
+                entry.versions.push(Version { hash, raw, max_fee, tip });
+            }
+            Line::Settled { nonce, hash } => {
+                self.mined = Some(nonce);
+                if let Some(entry) = self.open.get_mut(&nonce) {
+                    entry.settled = Some(hash);
+                }
+            }
+            Line::Closed { nonce, hash } => {
+                if hash.is_some() {
+                    self.mined = Some(nonce);
+                }
+                self.open.remove(&nonce);
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn version(byte: u8) -> Version {
-        Version { hash: B256::repeat_byte(byte), raw: vec![byte; 9].into(), max_fee: 10, tip: 1 }
-    }
-
-    #[test]
-    fn open_transactions_survive_and_closed_ones_do_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let account = Address::repeat_byte(1);
-        let mut journal = TransactionJournal::open(folder.path(), 31_337, account).unwrap();
-        journal.signed(4, B256::ZERO, "a", &version(1)).unwrap();
-        journal.signed(5, B256::ZERO, "b", &version(2)).unwrap();
-        journal.signed(5, B256::ZERO, "b", &version(3)).unwrap();
-        journal.closed(4, Some(B256::repeat_byte(1))).unwrap();
-        drop(journal);
-
-        let journal = TransactionJournal::open(folder.path(), 31_337, account).unwrap();
-        let open: Vec<&Open> = journal.pending().collect();
-        assert_eq!(open.len(), 1);
-        assert_eq!((open[0].nonce, open[0].what.as_str()), (5, "b"));
-        assert_eq!(open[0].versions.iter().map(|version| version.hash[0]).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(journal.next_nonce(), Some(6));
-    }
-
-    #[test]
-    fn a_half_written_line_is_dropped_and_a_damaged_one_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let account = Address::repeat_byte(1);
-        let mut journal = TransactionJournal::open(folder.path(), 1, account).unwrap();
-        journal.signed(0, B256::ZERO, "a", &version(1)).unwrap();
-        let path = journal.path.clone();
-        drop(journal);
-        let whole = std::fs::read(&path).unwrap();
-        for cut in [1, 20, whole.len() - 1] {
-            let mut text = whole.clone();
-            text.extend_from_slice(&whole[..cut]);
-            std::fs::write(&path, &text).unwrap();
-            let mut journal = TransactionJournal::open(folder.path(), 1, account).unwrap();
-            assert_eq!(journal.pending().count(), 1, "{cut}");
-            journal.closed(0, None).unwrap();
-            drop(journal);
-            assert_eq!(TransactionJournal::open(folder.path(), 1, account).unwrap().pending().count(), 0, "{cut}");
-        }
-        std::fs::write(&path, b"{\"signed\":1}\n").unwrap();
-        let error = TransactionJournal::open(folder.path(), 1, account).unwrap_err();
-        assert!(matches!(error, JournalError::Damaged { line: 1, .. }), "{error}");
-    }
-
-    #[test]
-    fn one_process_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = TransactionJournal::open(folder.path(), 1, Address::ZERO).unwrap();
-        let error = TransactionJournal::open(folder.path(), 1, Address::ZERO).unwrap_err();
-        assert!(matches!(error, JournalError::InUse { .. }), "{error}");
-        drop(first);
-        TransactionJournal::open(folder.path(), 1, Address::ZERO).unwrap();
-    }
-}
+mod tests;

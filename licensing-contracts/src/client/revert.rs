@@ -5,12 +5,19 @@ use std::{collections::BTreeMap, fmt, sync::LazyLock};
 use alloy::{
     dyn_abi::{DynSolValue, ErrorExt},
     json_abi::{Error as AbiError, JsonAbi},
-    primitives::{Bytes, Selector, hex},
+    primitives::{B256, Bytes, Selector, hex},
     sol_types::{Panic, Revert as RevertString, SolError},
     transports::TransportError,
 };
 
-use crate::{advice::advice, bindings::ARTIFACTS};
+use crate::{
+    advice::advice,
+    bindings::ARTIFACTS,
+    eigenlayer::interfaces::{
+        AllocationManager::AllocationManagerErrors, DelegationManager::DelegationManagerErrors,
+        RewardsCoordinator::RewardsCoordinatorErrors, StrategyManager::StrategyManagerErrors,
+    },
+};
 
 /// A decoded refusal.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,9 +49,10 @@ impl Revert {
     /// The refusal in a node's answer, or `None` if the node failed for a reason of its own.
     pub fn of(error: &TransportError) -> Option<Self> {
         let payload = error.as_error_resp()?;
-        // Code 3 is a revert by convention (geth); a revert without data has none to spell out.
         let data = payload.as_revert_data();
-        (data.is_some() || payload.code == 3).then(|| Self::decode(data.unwrap_or_default()))
+        // Code 3 is a revert by convention (geth). Some nodes have another code, and a revert without data has none to show.
+        let is_revert = data.is_some() || payload.code == 3 || payload.message.contains("revert");
+        is_revert.then(|| Self::decode(data.unwrap_or_default()))
     }
 
     /// Decodes what a contract returned.
@@ -59,12 +67,16 @@ impl Revert {
                 data,
             };
         }
-        let known = data.first_chunk::<4>().and_then(|selector| ERRORS.get(&Selector::from(*selector)));
-        let decoded = known.and_then(|error| Some((error, error.decode_error(&data).ok()?)));
-        let Some((error, decoded)) = decoded else { return Self { name: String::new(), arguments: Vec::new(), data } };
-        let names = error.inputs.iter().map(|input| input.name.clone());
-        let arguments = names.zip(decoded.body.iter().map(shown)).collect();
-        Self { name: error.name.clone(), arguments, data }
+        let selector = data.first_chunk::<4>().copied();
+        let known = selector.and_then(|selector| ERRORS.get(&Selector::from(selector)));
+        if let Some((error, decoded)) = known.and_then(|error| Some((error, error.decode_error(&data).ok()?))) {
+            let values = error.inputs.iter().zip(&decoded.body);
+            let arguments =
+                values.map(|(input, value)| (input.name.clone(), shown(&error.name, &input.name, value))).collect();
+            return Self { name: error.name.clone(), arguments, data };
+        }
+        let name = selector.and_then(eigenlayer_error).unwrap_or_default().to_owned();
+        Self { name, arguments: Vec::new(), data }
     }
 
     /// What to do about it, if there is anything to say.
@@ -74,12 +86,37 @@ impl Revert {
 
     /// Names of all errors that can be told apart.
     pub fn known() -> impl Iterator<Item = &'static str> {
-        ERRORS.values().map(|error| error.name.as_str())
+        ERRORS.values().map(|error| error.name.as_str()).chain(EIGENLAYER_ERRORS.iter().copied().flatten().copied())
     }
 }
 
-/// A value as a person writes it.
-fn shown(value: &DynSolValue) -> String {
+/// Names of the errors of EigenLayer's core that calls of ours can meet.
+const EIGENLAYER_ERRORS: [&[&str]; 4] = [
+    AllocationManagerErrors::VARIANT_NAMES,
+    DelegationManagerErrors::VARIANT_NAMES,
+    StrategyManagerErrors::VARIANT_NAMES,
+    RewardsCoordinatorErrors::VARIANT_NAMES,
+];
+
+/// The name of an error of EigenLayer's core. None of them has arguments.
+fn eigenlayer_error(selector: [u8; 4]) -> Option<&'static str> {
+    AllocationManagerErrors::name_by_selector(selector)
+        .or_else(|| DelegationManagerErrors::name_by_selector(selector))
+        .or_else(|| StrategyManagerErrors::name_by_selector(selector))
+        .or_else(|| RewardsCoordinatorErrors::name_by_selector(selector))
+}
+
+/// An argument as a person writes it. Solidity's interface files say `uint256` for a model's number, so its name must tell.
+fn shown(error: &str, argument: &str, value: &DynSolValue) -> String {
+    match (error, argument, value) {
+        (_, "modelId", DynSolValue::Uint(number, _)) | ("ManifestTaken", "by", DynSolValue::Uint(number, _)) => {
+            B256::from(*number).to_string()
+        }
+        _ => plain(value),
+    }
+}
+
+fn plain(value: &DynSolValue) -> String {
     match value {
         DynSolValue::Bool(value) => value.to_string(),
         DynSolValue::Uint(value, _) => value.to_string(),
@@ -89,7 +126,7 @@ fn shown(value: &DynSolValue) -> String {
         DynSolValue::Bytes(bytes) => hex::encode_prefixed(bytes),
         DynSolValue::String(text) => format!("{text:?}"),
         DynSolValue::Array(values) | DynSolValue::FixedArray(values) | DynSolValue::Tuple(values) => {
-            format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", "))
+            format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(", "))
         }
         other => format!("{other:?}"),
     }
@@ -103,8 +140,11 @@ impl fmt::Display for Revert {
         if self.name.is_empty() {
             return write!(f, "a reason that is not one of Hallmark's ({})", self.data);
         }
-        let arguments: Vec<String> = self.arguments.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        write!(f, "{}({})", self.name, arguments.join(", "))?;
+        f.write_str(&self.name)?;
+        if !self.arguments.is_empty() {
+            let arguments: Vec<String> = self.arguments.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            write!(f, " ({})", arguments.join(", "))?;
+        }
         self.advice().map_or(Ok(()), |advice| write!(f, ": {advice}"))
     }
 }

@@ -5,76 +5,26 @@
 //! 3. It is signed and journalled, then sent: the journal is ahead of the network at every moment.
 //! 4. While it is not mined it is offered again, dearer, under the same nonce.
 
+mod follow;
+
 use std::time::Duration;
 
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
     eips::{BlockId, Encodable2718},
     network::TxSignerSync,
-    primitives::{Address, B256, Bytes, TxKind, U256, keccak256},
+    primitives::{Address, B256, TxKind, U256},
     providers::{Provider, utils::Eip1559Estimation},
-    rpc::types::{TransactionReceipt, TransactionRequest},
+    rpc::types::TransactionReceipt,
     signers::local::PrivateKeySigner,
-    sol_types::{SolCall, SolValue},
 };
 use tokio::time::Instant;
 
 use super::{
-    ChainClient, ChainError, FeePolicy, Revert, TransactionJournal,
+    Action, ChainClient, ChainError, FeePolicy, Revert, Simulation, TransactionJournal,
     journal::{Open, Version},
     refused, rpc,
 };
-
-/// Something to be done on the chain.
-#[derive(Clone, Debug)]
-pub struct Action {
-    /// For people: "lease open", "claim of 12 vouchers".
-    pub what: String,
-    /// The contract, or `None` to make one.
-    pub to: Option<Address>,
-    /// Call or creation code.
-    pub data: Bytes,
-    /// Wei sent along.
-    pub value: U256,
-}
-
-impl Action {
-    /// A call of a function.
-    pub fn call<C: SolCall>(what: impl Into<String>, contract: Address, call: &C) -> Self {
-        Self { what: what.into(), to: Some(contract), data: call.abi_encode().into(), value: U256::ZERO }
-    }
-
-    /// The same, with coins.
-    #[must_use]
-    pub fn with_value(mut self, wei: U256) -> Self {
-        self.value = wei;
-        self
-    }
-
-    /// What makes two actions of one account the same one.
-    fn intent(&self) -> B256 {
-        keccak256((self.to.unwrap_or_default(), self.to.is_none(), &self.data, self.value).abi_encode())
-    }
-
-    fn request(&self, from: Address) -> TransactionRequest {
-        TransactionRequest {
-            from: Some(from),
-            to: Some(self.to.map_or(TxKind::Create, TxKind::Call)),
-            input: self.data.clone().into(),
-            value: Some(self.value),
-            ..TransactionRequest::default()
-        }
-    }
-}
-
-/// What an action would cost, and give back.
-#[derive(Clone, Debug)]
-pub struct Simulation {
-    /// Units of gas.
-    pub gas: u64,
-    /// What the function would return.
-    pub output: Bytes,
-}
 
 /// How long to wait.
 #[derive(Clone, Debug)]
@@ -85,7 +35,7 @@ pub struct SenderSettings {
     pub confirmations: u64,
     /// Between two looks.
     pub poll: Duration,
-    /// Without being mined, until it is offered at a higher fee.
+    /// Without being mined, until it is offered at a higher fee; also how long a node may take to catch up.
     pub replace_after: Duration,
     /// Until this process stops waiting. The transaction stays in the journal.
     pub give_up_after: Duration,
@@ -103,6 +53,15 @@ impl Default for SenderSettings {
     }
 }
 
+/// What became of a transaction whose process ended before it could say so.
+#[derive(Debug)]
+pub struct Leftover {
+    /// The action.
+    pub what: String,
+    /// Its receipt (which may say that it was refused), or [`ChainError::Displaced`].
+    pub outcome: Result<TransactionReceipt, ChainError>,
+}
+
 /// One account's way to the chain.
 #[derive(Debug)]
 pub struct Sender {
@@ -110,6 +69,8 @@ pub struct Sender {
     signer: PrivateKeySigner,
     journal: TransactionJournal,
     settings: SenderSettings,
+    /// Finished while another action was waiting for its nonce, and not yet asked for again.
+    finished: Vec<(B256, TransactionReceipt)>,
 }
 
 impl Sender {
@@ -120,7 +81,7 @@ impl Sender {
         journal: TransactionJournal,
         settings: SenderSettings,
     ) -> Self {
-        Self { chain, signer, journal, settings }
+        Self { chain, signer, journal, settings, finished: Vec::new() }
     }
 
     /// The account.
@@ -149,36 +110,119 @@ impl Sender {
         Ok(Simulation { gas, output })
     }
 
-    /// Does an action and returns its receipt once it is mined. Called again after a crash or a time-out, it goes on with the
-    /// transaction that is on its way.
+    /// Does an action and returns its receipt once it is mined. The same action, asked for again after a crash, a time-out or
+    /// a failure of the node, is the transaction that is on its way; asked for again after this returned, it is another one.
     pub async fn send(&mut self, action: &Action) -> Result<TransactionReceipt, ChainError> {
-        let intent = action.intent();
-        for open in self.journal.pending().cloned().collect::<Vec<_>>() {
-            let resumed = open.intent == intent;
+        self.perform(None, action).await
+    }
+
+    /// Does an action of a work: of transactions that belong together and are done once, even if the process ends anywhere in
+    /// between and starts the work from its beginning. `work` is a digest of what was asked for, and within it actions are
+    /// told apart by [`Action::what`]. It is done when [`Sender::finish`] says so.
+    pub async fn send_in(&mut self, work: B256, action: &Action) -> Result<TransactionReceipt, ChainError> {
+        self.perform(Some(work), action).await
+    }
+
+    /// Whether an earlier process signed this action of an unfinished work.
+    pub fn is_under_way(&self, work: B256, action: &Action) -> bool {
+        let intent = action.intent(Some(work));
+        self.journal.open_transactions().any(|open| open.intent == intent)
+    }
+
+    /// Ends a work whose result is told: the same digest means another work from now on.
+    pub fn finish(&mut self, work: B256) -> Result<(), ChainError> {
+        let done = |open: &&Open| open.work == Some(work) && open.settled.is_some();
+        let done: Vec<Open> = self.journal.open_transactions().filter(done).cloned().collect();
+        for open in done {
+            self.journal.closed(open.nonce, open.settled)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything that earlier processes left behind, but for `work`, and says what became of it. Each is told once.
+    pub async fn settle_others(&mut self, work: B256) -> Result<Vec<Leftover>, ChainError> {
+        let mut leftovers = Vec::new();
+        let others = self.journal.open_transactions().filter(|open| open.work != Some(work));
+        for open in others.cloned().collect::<Vec<_>>() {
+            let (what, nonce) = (open.what.clone(), open.nonce);
             let outcome = self.follow(open).await;
-            if resumed {
-                return self.judged(action, outcome?).await;
+            if let Err(error) = &outcome
+                && !matches!(error, ChainError::Displaced { .. })
+            {
+                return outcome.map(|_| Vec::new());
             }
-            // An older action that is lost or refused is not this one's failure; one that is still open is, for its nonce.
-            match outcome {
-                Ok(_) | Err(ChainError::Displaced { .. }) => {}
-                Err(error) => return Err(error),
+            if let Ok(receipt) = &outcome {
+                self.journal.closed(nonce, Some(receipt.transaction_hash))?;
+            }
+            leftovers.push(Leftover { what, outcome });
+        }
+        Ok(leftovers)
+    }
+
+    async fn perform(&mut self, work: Option<B256>, action: &Action) -> Result<TransactionReceipt, ChainError> {
+        let intent = action.intent(work);
+        for open in self.journal.open_transactions().cloned().collect::<Vec<_>>() {
+            if open.intent == intent {
+                return self.conclude(open, action).await;
+            }
+            // A nonce is used once all before it are.
+            if open.settled.is_none() {
+                self.clear_the_way(open).await?;
             }
         }
-        let open = self.start(action, intent).await?;
+        if let Some(position) = self.finished.iter().position(|(finished, _)| *finished == intent) {
+            let (_, receipt) = self.finished.swap_remove(position);
+            return self.judged(action, receipt).await;
+        }
+        let open = self.start(action, work).await?;
+        self.conclude(open, action).await
+    }
+
+    /// Waits for an action until it is mined, and notes that it is told or, within a work, that it is going to be.
+    async fn conclude(&mut self, open: Open, action: &Action) -> Result<TransactionReceipt, ChainError> {
+        let (nonce, work, settled) = (open.nonce, open.work, open.settled);
         let receipt = self.follow(open).await?;
+        let hash = receipt.transaction_hash;
+        match work {
+            // What was refused is not done: a work that is started again tries it again.
+            Some(_) if receipt.status() && settled == Some(hash) => {}
+            Some(_) if receipt.status() => self.journal.settled(nonce, hash)?,
+            _ => self.journal.closed(nonce, Some(hash))?,
+        }
         self.judged(action, receipt).await
     }
 
+    /// Waits for an older action. That it is lost or refused is not the failure of the one that waits for its nonce; that it is
+    /// still open is.
+    async fn clear_the_way(&mut self, open: Open) -> Result<(), ChainError> {
+        let (nonce, work, intent) = (open.nonce, open.work, open.intent);
+        let receipt = match self.follow(open).await {
+            Ok(receipt) => receipt,
+            Err(ChainError::Displaced { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let hash = receipt.transaction_hash;
+        match work {
+            Some(_) => self.journal.settled(nonce, hash)?,
+            None => {
+                self.journal.closed(nonce, Some(hash))?;
+                self.finished.push((intent, receipt));
+            }
+        }
+        Ok(())
+    }
+
     /// Simulates, numbers, signs and journals.
-    async fn start(&mut self, action: &Action, intent: B256) -> Result<Open, ChainError> {
+    async fn start(&mut self, action: &Action, work: Option<B256>) -> Result<Open, ChainError> {
+        let balance = self.balance().await?;
+        // Nodes refuse to simulate what the account cannot pay, with an error of their own.
+        self.check_balance(balance, action.value)?;
         let gas = self.settings.fees.gas_limit(self.simulate(action).await?.gas);
         let fees = self.settings.fees.offer(&self.chain).await?;
-        self.check_balance(action, gas, fees).await?;
-        let provider = self.chain.provider();
-        // Pending ones too: a wallet may have sent some with the same account.
-        let nonce = provider.get_transaction_count(self.account()).pending().await.map_err(rpc("read the nonce"))?;
-        let nonce = self.journal.next_nonce().map_or(nonce, |next| nonce.max(next));
+        let gas_cost = U256::from(gas).saturating_mul(U256::from(fees.max_fee_per_gas));
+        self.check_balance(balance, action.value.saturating_add(gas_cost))?;
+        let block = self.chain.head().await?.number;
+        let nonce = self.next_nonce().await?;
         let transaction = TxEip1559 {
             chain_id: self.chain.chain_id(),
             nonce,
@@ -191,16 +235,43 @@ impl Sender {
             ..TxEip1559::default()
         };
         let version = self.sign_transaction(transaction)?;
-        self.journal.signed(nonce, intent, &action.what, &version)?;
-        Ok(Open { nonce, intent, what: action.what.clone(), versions: vec![version] })
+        let mut open = Open {
+            nonce,
+            intent: action.intent(work),
+            work,
+            what: action.what.clone(),
+            block,
+            versions: Vec::new(),
+            settled: None,
+        };
+        self.journal.signed(&open, &version)?;
+        open.versions.push(version);
+        Ok(open)
     }
 
-    async fn check_balance(&self, action: &Action, gas: u64, fees: Eip1559Estimation) -> Result<(), ChainError> {
-        let account = self.account();
-        let balance = self.chain.provider().get_balance(account).await.map_err(rpc("read the balance"))?;
-        let gas_cost = U256::from(gas).saturating_mul(U256::from(fees.max_fee_per_gas));
-        let needed = action.value.saturating_add(gas_cost);
-        if balance >= needed { Ok(()) } else { Err(ChainError::Unfunded { account, balance, needed }) }
+    async fn balance(&self) -> Result<U256, ChainError> {
+        self.chain.provider().get_balance(self.account()).await.map_err(rpc("read the balance"))
+    }
+
+    fn check_balance(&self, balance: U256, needed: U256) -> Result<(), ChainError> {
+        if balance >= needed { Ok(()) } else { Err(ChainError::Unfunded { account: self.account(), balance, needed }) }
+    }
+
+    async fn next_nonce(&self) -> Result<u64, ChainError> {
+        let began = Instant::now();
+        loop {
+            let provider = self.chain.provider();
+            // Pending ones too: a wallet may have sent some with the same account.
+            let told = provider.get_transaction_count(self.account()).pending().await.map_err(rpc("read the nonce"))?;
+            let nonce = self.journal.next_nonce().map_or(told, |next| told.max(next));
+            // A node that is behind would have a number used twice. One that stays behind serves a chain that went back: if it
+            // does not, it refuses the transaction, and nothing is done twice either way.
+            let is_behind = self.journal.mined_nonce().is_some_and(|mined| nonce <= mined);
+            if !is_behind || began.elapsed() >= self.settings.replace_after {
+                return Ok(nonce);
+            }
+            tokio::time::sleep(self.settings.poll).await;
+        }
     }
 
     fn sign_transaction(&self, mut transaction: TxEip1559) -> Result<Version, ChainError> {
@@ -211,102 +282,18 @@ impl Sender {
         Ok(Version { hash: *envelope.tx_hash(), raw: envelope.encoded_2718().into(), max_fee, tip })
     }
 
-    /// Sends a journalled transaction, as often as it takes, and waits until one version is mined.
-    async fn follow(&mut self, mut open: Open) -> Result<TransactionReceipt, ChainError> {
-        let began = Instant::now();
-        let mut offered = began;
-        self.broadcast(&open).await?;
-        loop {
-            if let Some(receipt) = self.mined(&open).await? {
-                self.journal.closed(open.nonce, Some(receipt.transaction_hash))?;
-                return Ok(receipt);
-            }
-            if self.is_displaced(&open).await? {
-                self.journal.closed(open.nonce, None)?;
-                let account = self.account();
-                return Err(ChainError::Displaced { what: open.what, account, nonce: open.nonce });
-            }
-            if began.elapsed() >= self.settings.give_up_after {
-                let transaction = open.versions.last().map(|version| version.hash).unwrap_or_default();
-                return Err(ChainError::NotMined { what: open.what, transaction, waited_s: began.elapsed().as_secs() });
-            }
-            if offered.elapsed() >= self.settings.replace_after {
-                self.raise(&mut open).await?;
-                self.broadcast(&open).await?;
-                offered = Instant::now();
-            }
-            tokio::time::sleep(self.settings.poll).await;
-        }
-    }
-
-    /// Offers the newest version to the network. That it is known already, or mined, is no failure: the receipts tell.
-    async fn broadcast(&self, open: &Open) -> Result<(), ChainError> {
-        let Some(newest) = open.versions.last() else { return Ok(()) };
-        match self.chain.provider().send_raw_transaction(&newest.raw).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_error_resp() => {
-                tracing::debug!(transaction = %newest.hash, "the node did not take the transaction: {error}");
-                Ok(())
-            }
-            Err(source) => Err(ChainError::Rpc { attempted: format!("send {}", open.what), source }),
-        }
-    }
-
-    /// The receipt of whichever version is mined and confirmed, on the chain as it is now.
-    async fn mined(&self, open: &Open) -> Result<Option<TransactionReceipt>, ChainError> {
-        let provider = self.chain.provider();
-        for version in open.versions.iter().rev() {
-            let receipt = provider.get_transaction_receipt(version.hash).await.map_err(rpc("read a receipt"))?;
-            let Some(receipt) = receipt else { continue };
-            let Some(number) = receipt.block_number else { continue };
-            let head = provider.get_block_number().await.map_err(rpc("read the block number"))?;
-            if head.saturating_sub(number).saturating_add(1) >= self.settings.confirmations {
-                return Ok(Some(receipt));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether the account's nonce is used, and by none of the versions. Both are asked of one moment: first the nonce, then
-    /// the receipts, so that a version mined in between is seen.
-    async fn is_displaced(&self, open: &Open) -> Result<bool, ChainError> {
-        let provider = self.chain.provider();
-        let used = provider.get_transaction_count(self.account()).await.map_err(rpc("read the nonce"))?;
-        if used <= open.nonce {
-            return Ok(false);
-        }
-        for version in &open.versions {
-            let receipt = provider.get_transaction_receipt(version.hash).await.map_err(rpc("read a receipt"))?;
-            if receipt.is_some() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Signs the same transaction at a higher fee.
-    async fn raise(&mut self, open: &mut Open) -> Result<(), ChainError> {
-        let Some(newest) = open.versions.last() else { return Ok(()) };
-        let last = Eip1559Estimation { max_fee_per_gas: newest.max_fee, max_priority_fee_per_gas: newest.tip };
-        let now = match self.settings.fees.offer(&self.chain).await {
-            Ok(now) => now,
-            // At the limit of the policy the old offer stands.
-            Err(ChainError::FeeTooHigh { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let Ok(fees) = self.settings.fees.raise(last, now) else { return Ok(()) };
+    /// The newest version at a higher fee.
+    fn dearer(&self, newest: &Version, fees: Eip1559Estimation) -> Result<Option<Version>, ChainError> {
+        // The journal holds what was signed here, so this is no other kind of transaction.
         let Ok(TxEnvelope::Eip1559(signed)) = alloy::eips::Decodable2718::decode_2718(&mut newest.raw.as_ref()) else {
-            return Ok(());
+            return Ok(None);
         };
         let transaction = TxEip1559 {
             max_fee_per_gas: fees.max_fee_per_gas,
             max_priority_fee_per_gas: fees.max_priority_fee_per_gas,
             ..signed.strip_signature()
         };
-        let version = self.sign_transaction(transaction)?;
-        self.journal.signed(open.nonce, open.intent, &open.what, &version)?;
-        open.versions.push(version);
-        Ok(())
+        self.sign_transaction(transaction).map(Some)
     }
 
     /// A receipt that says "reverted" is an error; the reason is what the contract says to the same call now.
@@ -314,13 +301,9 @@ impl Sender {
         if receipt.status() {
             return Ok(receipt);
         }
-        let at = BlockId::latest();
-        let answer = self.chain.provider().call(action.request(self.account())).block(at).await;
-        let revert = answer.err().and_then(|error| Revert::of(&error)).unwrap_or_else(|| Revert::decode(Bytes::new()));
-        Err(ChainError::Failed {
-            what: action.what.clone(),
-            transaction: receipt.transaction_hash,
-            revert: Box::new(revert),
-        })
+        let call = action.request(self.account());
+        let answer = self.chain.provider().call(call).block(BlockId::latest()).await;
+        let revert = answer.err().and_then(|error| Revert::of(&error)).map(Box::new);
+        Err(ChainError::Failed { what: action.what.clone(), transaction: receipt.transaction_hash, revert })
     }
 }

@@ -1,6 +1,7 @@
 //! The Rust side of the contracts on the embedded chain, and that chain itself.
 
 mod bls_precompiles;
+mod client;
 mod devchain;
 mod differential;
 mod eigenlayer;

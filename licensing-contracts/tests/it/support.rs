@@ -254,7 +254,11 @@ impl Anvil {
 
     pub(crate) fn client(&self) -> RpcClient {
         allow_http();
-        ClientBuilder::default().http(self.url.parse().unwrap())
+        ClientBuilder::default().http(self.url())
+    }
+
+    pub(crate) fn url(&self) -> url::Url {
+        self.url.parse().unwrap()
     }
 }
 
