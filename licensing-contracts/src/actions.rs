@@ -50,9 +50,9 @@ pub async fn allow(
     let steps = if allowance >= amount {
         vec![]
     } else if allowance.is_zero() {
-        vec![("token approve", amount)]
+        vec![("approval of the token", amount)]
     } else {
-        vec![("token approve, back to zero", U256::ZERO), ("token approve", amount)]
+        vec![("approval of the token, back to zero", U256::ZERO), ("approval of the token", amount)]
     };
     let approve = |(what, amount)| Action::call(what, token, &Erc20::approveCall { spender, amount });
     Ok(steps.into_iter().map(approve).collect())

@@ -325,7 +325,8 @@ impl ChainClient {
             input: Bytes::from(call.abi_encode()).into(),
             ..TransactionRequest::default()
         };
-        let answer = self.provider.call(request).block(at).await.map_err(|error| refused(C::SIGNATURE, error))?;
+        let called = format!("a call of {}", C::SIGNATURE);
+        let answer = self.provider.call(request).block(at).await.map_err(|error| refused(&called, error))?;
         C::abi_decode_returns(&answer).map_err(|_| ChainError::Answer { call: C::SIGNATURE, contract })
     }
 
@@ -352,6 +353,6 @@ fn rpc(attempted: &str) -> impl FnOnce(TransportError) -> ChainError + '_ {
 fn refused(what: &str, error: TransportError) -> ChainError {
     match Revert::of(&error) {
         Some(revert) => ChainError::Reverted { what: what.to_owned(), revert: Box::new(revert) },
-        None => ChainError::Rpc { attempted: format!("call {what}"), source: error },
+        None => ChainError::Rpc { attempted: format!("try {what}"), source: error },
     }
 }

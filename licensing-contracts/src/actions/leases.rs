@@ -55,7 +55,7 @@ pub fn open(to: &Deployment, request: &LeaseRequest) -> Action {
             bond: request.bond.get(),
         },
     };
-    Action::call("lease open", to.lease_manager, &call)
+    Action::call("opening of the lease", to.lease_manager, &call)
 }
 
 /// The lease that a receipt of [`open`] made.
@@ -66,26 +66,26 @@ pub fn opened(receipt: &TransactionReceipt) -> Option<LeaseId> {
 /// Extends a lease.
 pub fn renew(to: &Deployment, lease: LeaseId, until: UnixSeconds) -> Action {
     let call = LeaseManager::renewCall { leaseId: lease.get(), to: until.get() };
-    Action::call("lease renew", to.lease_manager, &call)
+    Action::call("renewal of the lease", to.lease_manager, &call)
 }
 
 /// Ends a lease of the sender's model, with notice.
 pub fn revoke(to: &Deployment, lease: LeaseId) -> Action {
-    Action::call("lease revoke", to.lease_manager, &LeaseManager::revokeCall { leaseId: lease.get() })
+    Action::call("revocation of the lease", to.lease_manager, &LeaseManager::revokeCall { leaseId: lease.get() })
 }
 
 /// Ends the sender's lease.
 pub fn close(to: &Deployment, lease: LeaseId) -> Action {
-    Action::call("lease close", to.lease_manager, &LeaseManager::closeCall { leaseId: lease.get() })
+    Action::call("closing of the lease", to.lease_manager, &LeaseManager::closeCall { leaseId: lease.get() })
 }
 
 /// Takes the bond of an ended lease back.
 pub fn withdraw_bond(to: &Deployment, lease: LeaseId) -> Action {
-    Action::call("bond withdraw", to.lease_manager, &LeaseManager::withdrawBondCall { leaseId: lease.get() })
+    Action::call("withdrawal of the bond", to.lease_manager, &LeaseManager::withdrawBondCall { leaseId: lease.get() })
 }
 
 /// Keeps a host from leasing the sender's model, or lets it again.
 pub fn exclude(to: &Deployment, model: ModelId, host: Address, excluded: bool) -> Action {
     let call = LeaseManager::setExcludedCall { modelId: number(model), host, isExcluded: excluded };
-    Action::call("host exclusion", to.lease_manager, &call)
+    Action::call("exclusion of the host", to.lease_manager, &call)
 }

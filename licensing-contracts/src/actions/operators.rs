@@ -46,13 +46,13 @@ pub fn register_as_operator(to: &Deployment, metadata_uri: &str) -> Action {
         allocationDelay: 0,
         metadataURI: metadata_uri.to_owned(),
     };
-    Action::call("operator register", to.eigenlayer.delegation_manager, &call)
+    Action::call("registration as an operator", to.eigenlayer.delegation_manager, &call)
 }
 
 /// Deposits the sender's tokens into a strategy. The strategy manager takes them: allow it first.
 pub fn deposit_stake(to: &Deployment, strategy: Address, token: Address, amount: U256) -> Action {
     let call = StrategyManager::depositIntoStrategyCall { strategy, token, amount };
-    Action::call("stake deposit", to.eigenlayer.strategy_manager, &call)
+    Action::call("deposit of stake", to.eigenlayer.strategy_manager, &call)
 }
 
 /// Allocates a share of the sender's stake, in every strategy that counts, to a set: what can be slashed.
@@ -68,7 +68,7 @@ pub fn allocate(to: &Deployment, operator: Address, set: AuditSet, share: BasisP
             strategies,
         }],
     };
-    Action::call("operator allocate", to.eigenlayer.allocation_manager, &call)
+    Action::call("allocation of stake", to.eigenlayer.allocation_manager, &call)
 }
 
 /// Makes the sender a member of the hosts.
@@ -86,10 +86,14 @@ pub fn join_validators(to: &Deployment, operator: Address, key: &PublicKey, poss
 }
 
 fn join(to: &Deployment, operator: Address, set: AuditSet, data: Bytes) -> Action {
+    let what = match set {
+        AuditSet::Validators => "joining of the validators",
+        AuditSet::Hosts => "joining of the hosts",
+    };
     let params =
         AllocationManager::RegisterParams { avs: to.audit_service_manager, operatorSetIds: vec![set.id()], data };
     let call = AllocationManager::registerForOperatorSetsCall { operator, params };
-    Action::call("operator register", to.eigenlayer.allocation_manager, &call)
+    Action::call(what, to.eigenlayer.allocation_manager, &call)
 }
 
 /// Takes the sender out of a set. It stays slashable for EigenLayer's deallocation delay.
@@ -97,5 +101,5 @@ pub fn leave(to: &Deployment, operator: Address, set: AuditSet) -> Action {
     let params =
         AllocationManager::DeregisterParams { operator, avs: to.audit_service_manager, operatorSetIds: vec![set.id()] };
     let call = AllocationManager::deregisterFromOperatorSetsCall { params };
-    Action::call("operator deregister", to.eigenlayer.allocation_manager, &call)
+    Action::call("leaving of the set", to.eigenlayer.allocation_manager, &call)
 }

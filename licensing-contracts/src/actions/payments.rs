@@ -1,6 +1,6 @@
 //! Deposits, session keys and claims.
 
-use alloy::primitives::Address;
+use alloy::{primitives::Address, rpc::types::TransactionReceipt};
 use protocol::{
     ids::LeaseId,
     messages::{Channel, SessionGrant, Signed, Statement, Voucher, wire},
@@ -10,6 +10,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::event;
 use crate::{
     bindings::{PaymentEscrow, escrow::IPaymentEscrow, same},
     client::Action,
@@ -41,7 +42,7 @@ pub fn cancel_withdrawal(to: &Deployment, channel: &Channel) -> Encoded {
 /// Takes out what was announced.
 pub fn withdraw(to: &Deployment, channel: &Channel) -> Encoded {
     let call = PaymentEscrow::withdrawCall { channel: same(&wire::Channel::from(channel))? };
-    Ok(Action::call("withdraw", to.payment_escrow, &call))
+    Ok(Action::call("withdrawal", to.payment_escrow, &call))
 }
 
 /// Registers a session key under the payer's signature.
@@ -51,13 +52,20 @@ pub fn grant(to: &Deployment, channel: &Channel, grant: &SessionGrant, signature
         newGrant: same(&wire::SessionGrant::from(grant))?,
         signature: signature.as_bytes().to_vec().into(),
     };
-    Ok(Action::call("grant", to.payment_escrow, &call))
+    Ok(Action::call("grant to the key", to.payment_escrow, &call))
+}
+
+/// The grant that a receipt of [`grant`] registered.
+pub fn granted(receipt: &TransactionReceipt) -> Option<SessionGrant> {
+    let registered = event::<PaymentEscrow::GrantRegistered>(receipt)?;
+    let mirrored: wire::SessionGrant = same(&registered.grant).ok()?;
+    mirrored.try_into().ok()
 }
 
 /// Ends a session key's grant, after its thaw.
 pub fn revoke_grant(to: &Deployment, channel: &Channel, key: Address) -> Encoded {
     let call = PaymentEscrow::revokeGrantCall { channel: same(&wire::Channel::from(channel))?, key };
-    Ok(Action::call("grant revoke", to.payment_escrow, &call))
+    Ok(Action::call("revocation of the grant", to.payment_escrow, &call))
 }
 
 /// A voucher with what proves it.

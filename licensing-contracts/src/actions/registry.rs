@@ -6,6 +6,7 @@ use alloy::{
     primitives::{B256, Bytes, U256, keccak256},
     providers::Provider,
     rpc::types::TransactionReceipt,
+    sol_types::SolCall as _,
     transports::TransportErrorKind,
 };
 use protocol::{
@@ -25,7 +26,7 @@ use crate::{
 pub fn register(to: &Deployment, manifest: ManifestDigest, parents: &[ModelId], uri: &str) -> Action {
     let parents = parents.iter().map(|parent| number(*parent)).collect();
     let call = ModelRegistry::registerCall { manifestDigest: manifest.word(), parents, uri: uri.to_owned() };
-    Action::call("register", to.model_registry, &call)
+    Action::call("registration of the model", to.model_registry, &call)
 }
 
 /// The model that a receipt of [`register`] made.
@@ -56,7 +57,7 @@ pub fn publish_terms(
             .map(|split| registry::ModelRegistry::Split { recipient: split.recipient, bps: split.share.get() })
             .collect(),
     };
-    Ok(Action::call("terms publish", to.model_registry, &call))
+    Ok(Action::call("publication of the terms", to.model_registry, &call))
 }
 
 /// The terms that a receipt of [`publish_terms`] made.
@@ -64,15 +65,25 @@ pub fn published(receipt: &TransactionReceipt) -> Option<TermsId> {
     event::<ModelRegistry::TermsPublished>(receipt).map(|made| made.termsId.into())
 }
 
+/// Reads published terms.
+pub async fn terms(chain: &ChainClient, to: &Deployment, terms: TermsId) -> Result<LicenseTerms, ChainError> {
+    let call = ModelRegistry::termsCall { termsId: terms.word() };
+    let found = chain.call(to.model_registry, &call).await?;
+    let mirrored: Option<wire::LicenseTerms> = same(&found).ok();
+    mirrored
+        .and_then(|terms| LicenseTerms::try_from(terms).ok())
+        .ok_or(ChainError::Answer { call: ModelRegistry::termsCall::SIGNATURE, contract: to.model_registry })
+}
+
 /// Stops new leases under terms.
 pub fn close_terms(to: &Deployment, terms: TermsId) -> Action {
-    Action::call("terms close", to.model_registry, &ModelRegistry::closeTermsCall { termsId: terms.word() })
+    Action::call("closing of the terms", to.model_registry, &ModelRegistry::closeTermsCall { termsId: terms.word() })
 }
 
 /// Commits to fingerprints.
 pub fn commit_fingerprints(to: &Deployment, model: ModelId, root: CommitmentRoot, fingerprints: u32) -> Action {
     let call = ModelRegistry::commitFingerprintsCall { modelId: number(model), root: root.word(), fingerprints };
-    Action::call("commit-fingerprints", to.model_registry, &call)
+    Action::call("commitment to the fingerprints", to.model_registry, &call)
 }
 
 /// Records the randomness of the block that draws, whose RLP-encoded header is given.

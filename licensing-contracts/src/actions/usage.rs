@@ -41,8 +41,8 @@ pub fn reports(
     Ok(reports)
 }
 
-/// As `UsageLog.epochOf` has it. An epoch of no length, which no contract has, is taken for one of a second.
-fn epoch_of(statement: &Statement, length: Seconds) -> Epoch {
+/// The epoch in which a request ended, as `UsageLog.epochOf` has it. An epoch of no length, which no contract has, is taken for one of a second.
+pub fn epoch_of(statement: &Statement, length: Seconds) -> Epoch {
     let seconds = statement.ended.get().wrapping_div(1_000);
     Epoch::new(seconds.checked_div(length.get()).unwrap_or(seconds))
 }

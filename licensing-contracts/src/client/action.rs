@@ -9,7 +9,7 @@ use alloy::{
 /// Something to be done on the chain.
 #[derive(Clone, Debug)]
 pub struct Action {
-    /// For people: "lease open", "claim of 12 vouchers".
+    /// For people: "opening of the lease", "claim of 12 vouchers".
     pub what: String,
     /// The contract, or `None` to make one.
     pub to: Option<Address>,

@@ -10,6 +10,8 @@ use alloy::{
     transports::TransportError,
 };
 
+use protocol::units::UnixSeconds;
+
 use crate::{
     advice::advice,
     bindings::ARTIFACTS,
@@ -106,9 +108,20 @@ fn eigenlayer_error(selector: [u8; 4]) -> Option<&'static str> {
         .or_else(|| RewardsCoordinatorErrors::name_by_selector(selector))
 }
 
-/// An argument as a person writes it. Solidity's interface files say `uint256` for a model's number, so its name must tell.
+/// Arguments that are points in time, in the errors of all contracts.
+const TIMES: [&str; 9] =
+    ["deadline", "dueAt", "expiredAt", "from", "to", "until", "validFrom", "validTo", "withdrawableAt"];
+
+/// An argument as a person writes it. Solidity's interface files say `uint256` for a model's number and `uint64` for a time, so
+/// names must tell.
 fn shown(error: &str, argument: &str, value: &DynSolValue) -> String {
     match (error, argument, value) {
+        (_, time, DynSolValue::Uint(seconds, 64)) if TIMES.contains(&time) => {
+            format!("{} UTC", UnixSeconds::new(seconds.saturating_to()).date_and_time())
+        }
+        ("NotLater", _, DynSolValue::Uint(seconds, 64)) => {
+            format!("{} UTC", UnixSeconds::new(seconds.saturating_to()).date_and_time())
+        }
         (_, "modelId", DynSolValue::Uint(number, _)) | ("ManifestTaken", "by", DynSolValue::Uint(number, _)) => {
             B256::from(*number).to_string()
         }

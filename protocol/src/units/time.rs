@@ -58,6 +58,35 @@ impl UnixSeconds {
     }
 }
 
+impl UnixSeconds {
+    /// As people read it: `2026-11-24 17:31:10`, UTC, in the Gregorian calendar.
+    pub fn date_and_time(self) -> String {
+        let (year, month, day) = civil(self.0 / 86_400);
+        let (hour, minute, second) = (self.0 / 3_600 % 24, self.0 / 60 % 60, self.0 % 60);
+        format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+    }
+}
+
+/// Gregorian date of a day since 1970-01-01: counts in 400-year cycles from a March, where the leap day comes last.
+const fn civil(days_since_epoch: u64) -> (u64, u64, u64) {
+    // A point in time has at most 2^64 / 86400 days, so nothing saturates.
+    let days = days_since_epoch.saturating_add(719_468);
+    let day_of_cycle = days % 146_097;
+    let leap_days = (day_of_cycle / 1_460).saturating_add(day_of_cycle / 146_096).saturating_sub(day_of_cycle / 36_524);
+    let year_of_cycle = day_of_cycle.saturating_sub(leap_days) / 365;
+    let days_before =
+        year_of_cycle.saturating_mul(365).saturating_add(year_of_cycle / 4).saturating_sub(year_of_cycle / 100);
+    let day_of_year = day_of_cycle.saturating_sub(days_before);
+    let month_from_march = day_of_year.saturating_mul(5).saturating_add(2) / 153;
+    let day = day_of_year.saturating_sub(month_from_march.saturating_mul(153).saturating_add(2) / 5).saturating_add(1);
+    let (month, next_year) = match month_from_march {
+        0..=9 => (month_from_march.saturating_add(3), 0),
+        _ => (month_from_march.saturating_sub(9), 1),
+    };
+    let year = (days / 146_097).saturating_mul(400).saturating_add(year_of_cycle).saturating_add(next_year);
+    (year, month, day)
+}
+
 impl UnixMilliseconds {
     /// The second within which it lies.
     pub const fn second_down(self) -> UnixSeconds {
@@ -82,6 +111,21 @@ mod tests {
                 }
                 None => prop_assert!(start.get() > u64::MAX - duration.get()),
             }
+        }
+    }
+
+    #[test]
+    fn dates_are_gregorian() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_251_199, "2024-02-29 23:59:59"),
+            (1_795_541_470, "2026-11-24 17:31:10"),
+            (4_107_542_400, "2100-03-01 00:00:00"),
+            (u64::MAX, "584554051223-11-09 07:00:15"),
+        ] {
+            assert_eq!(UnixSeconds::new(seconds).date_and_time(), text);
         }
     }
 

@@ -83,6 +83,10 @@ fn a_person_can_read_it() {
             LeaseManager::HostExcluded { modelId: model, host: Address::ZERO }.abi_encode(),
             format!("HostExcluded (modelId {word}, host 0x0000000000000000000000000000000000000000): "),
         ),
+        (
+            PaymentEscrow::WithdrawalTooEarly { withdrawableAt: 1_795_541_470 }.abi_encode(),
+            "WithdrawalTooEarly (withdrawableAt 2026-11-24 17:31:10 UTC): ".to_owned(),
+        ),
         (PaymentEscrow::NothingAnnounced {}.abi_encode(), "NothingAnnounced: announce".to_owned()),
     ] {
         let text = Revert::decode(data.into()).to_string();
