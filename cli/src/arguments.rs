@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Deposit(chain::deposit::Deposit),
     Grant(chain::grant::Grant),
     Withdraw(chain::withdraw::Withdraw),
+    #[command(subcommand)]
+    Usage(chain::usage::Command),
     Report(chain::report::Report),
     Claim(chain::claim::Claim),
     PayOut(chain::pay_out::PayOut),

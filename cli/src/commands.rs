@@ -32,6 +32,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::Deposit(arguments) => Box::pin(chain::deposit::run(arguments, context)).await,
         Command::Grant(arguments) => Box::pin(chain::grant::run(arguments, context)).await,
         Command::Withdraw(arguments) => Box::pin(chain::withdraw::run(arguments, context)).await,
+        Command::Usage(command) => Box::pin(chain::usage::run(command, context)).await,
         Command::Report(arguments) => Box::pin(chain::report::run(arguments, context)).await,
         Command::Claim(arguments) => Box::pin(chain::claim::run(arguments, context)).await,
         Command::PayOut(arguments) => Box::pin(chain::pay_out::run(arguments, context)).await,

@@ -1,6 +1,6 @@
 //! What every command is given: the output, the seed, and the way to be interrupted.
 
-use std::{future::Future, process::ExitCode, sync::Mutex, time::Duration};
+use std::{future::Future, io, process::ExitCode, sync::Mutex, time::Duration};
 
 use anyhow::Context as _;
 use rand::{SeedableRng as _, TryRngCore as _, rngs::OsRng};
@@ -134,6 +134,8 @@ impl Context {
         &self,
         command: impl Future<Output = anyhow::Result<ExitCode>>,
     ) -> anyhow::Result<ExitCode> {
+        // Before the command runs: who reads its first line may send a signal at once.
+        let mut signals = StopSignals::listen().context("failed to listen for Ctrl-C")?;
         tokio::pin!(command);
         loop {
             tokio::select! {
@@ -142,7 +144,7 @@ impl Context {
                     self.tracker.close();
                     return result;
                 }
-                signal = stop_signal() => {
+                signal = signals.next() => {
                     signal.context("failed to listen for Ctrl-C")?;
                     if self.interrupt.is_cancelled() {
                         progress::say("stopped");
@@ -157,18 +159,41 @@ impl Context {
 }
 
 /// Ctrl-C, or what a service manager sends to end a process.
-async fn stop_signal() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+#[cfg(unix)]
+struct StopSignals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl StopSignals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
         tokio::select! {
             biased;
-            pressed = tokio::signal::ctrl_c() => pressed,
-            _ = terminate.recv() => Ok(()),
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
+        Ok(())
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+}
+
+#[cfg(not(unix))]
+struct StopSignals;
+
+#[cfg(not(unix))]
+impl StopSignals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::signal::ctrl_c().await
+    }
 }
 
 /// Leaves a computation from inside its progress callback when the user pressed Ctrl-C.

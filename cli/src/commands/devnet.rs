@@ -4,7 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -12,14 +12,14 @@ use clap::Args;
 use licensing_contracts::{
     bindings::PaymentEscrow,
     deploy::ProtocolSetup,
-    deployment::Deployment,
+    deployment::{Deployment, DeploymentError},
     devchain::Config,
     devnet::{ACCOUNTS, Devnet},
     eigenlayer::core::CoreBytecode,
 };
 use serde_json::json;
 
-use crate::{context::Context, failure::Advise as _, folders, output, progress};
+use crate::{context::Context, failure::Advise as _, folders, format, output, progress};
 
 /// Run a local chain with everything on it
 ///
@@ -53,12 +53,14 @@ pub(crate) struct DevnetArguments {
 }
 
 pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let began = Instant::now();
     // An empty block now and then keeps `latest` beside the clock while nobody sends anything.
     let config =
         Config { chain_id: arguments.chain_id, idle_block_after: Some(Duration::from_secs(2)), ..Config::default() };
     let (devnet, is_new) = match arguments.state.as_deref().filter(|state| state.exists()) {
         Some(state) => (resume(config, state, &arguments.deployment).await?, false),
         None => {
+            require_own(&arguments.deployment, arguments.chain_id)?;
             let core = core_bytecode(arguments.eigenlayer_core.clone(), context).await?;
             (Devnet::start(config, &core, &ProtocolSetup::development()).await?, true)
         }
@@ -71,11 +73,11 @@ pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow
         .await
         .with_context(|| format!("failed to listen on {listen}"))
         .advise("choose another --port; 0 takes a free one")?;
-    // Not before: a chain that already has the port keeps its file.
+    // Not before: a chain that already has the port keeps its file, and whoever waits for the file finds the chain.
     if is_new {
         devnet.deployment().write(&arguments.deployment)?;
     }
-    report(context, &devnet, &server.url(), &arguments.deployment)?;
+    report(context, &devnet, &server.url(), &arguments.deployment, began.elapsed())?;
     progress::say("press Ctrl-C to stop");
     server.stopped().await;
     if let Some(state) = &arguments.state {
@@ -83,6 +85,21 @@ pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow
         progress::say(&format!("the chain is in {}", state.display()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A deployment file of another chain is somebody's only note of where its contracts are.
+fn require_own(file: &Path, chain_id: u64) -> anyhow::Result<()> {
+    match Deployment::read(file) {
+        Ok(other) if other.chain_id != chain_id => {
+            Err(anyhow::anyhow!("{} is the deployment of chain {}", file.display(), other.chain_id))
+                .advise("write this chain's to another file, with --deployment")
+        }
+        Err(error @ DeploymentError::Form { .. }) => {
+            Err(error).advise("move it away, or write the deployment to another file, with --deployment")
+        }
+        // Absent, or of a development chain before this one. That it cannot be written is found when it is.
+        Ok(_) | Err(DeploymentError::Io { .. }) => Ok(()),
+    }
 }
 
 async fn resume(config: Config, state: &Path, deployment: &Path) -> anyhow::Result<Devnet> {
@@ -112,15 +129,16 @@ pub(crate) async fn core_bytecode(file: Option<PathBuf>, context: &Context) -> a
                 Some(file) => CoreBytecode::read(&file),
                 None => CoreBytecode::load(&cache, &folders::cargo()),
             };
-            core.map_err(anyhow::Error::from)
+            core.advise("a copy is named with --eigenlayer-core")
         })
         .await
 }
 
-fn report(context: &Context, devnet: &Devnet, url: &str, file: &Path) -> anyhow::Result<()> {
+fn report(context: &Context, devnet: &Devnet, url: &str, file: &Path, took: Duration) -> anyhow::Result<()> {
     let deployment = devnet.deployment();
     let mut rows = vec![
         ("RPC", url.to_owned()),
+        ("ready in", format::duration(took)),
         ("chain", deployment.chain_id.to_string()),
         ("deployment", file.display().to_string()),
         ("ModelRegistry", deployment.model_registry.to_string()),
@@ -144,6 +162,8 @@ fn report(context: &Context, devnet: &Devnet, url: &str, file: &Path) -> anyhow:
         .iter()
         .map(|account| json!({ "role": account.role, "address": account.address, "private_key": account.key }))
         .collect();
-    let object = json!({ "rpc": url, "deployment": deployment, "file": file, "accounts": accounts });
+    let ready_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let object =
+        json!({ "rpc": url, "ready_ms": ready_ms, "deployment": deployment, "file": file, "accounts": accounts });
     context.output.finish(&words, &object)
 }

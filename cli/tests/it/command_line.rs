@@ -2,7 +2,7 @@
 
 use crate::support::{folder, run, run_with};
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 22] = [
     "demo",
     "fingerprint",
     "prove",
@@ -11,13 +11,17 @@ const COMMANDS: [&str; 18] = [
     "host",
     "devnet",
     "register",
+    "publish-manifest",
     "terms",
     "commit-fingerprints",
     "lease",
     "deposit",
     "grant",
     "withdraw",
+    "usage",
+    "report",
     "claim",
+    "pay-out",
     "operator",
     "status",
     "completions",

@@ -17,6 +17,10 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self::new(command.output().expect("the binary runs"))
+    }
+
     fn new(output: Output) -> Self {
         Self {
             code: output.status.code().expect("the process was not killed by a signal"),
@@ -66,11 +70,11 @@ pub(crate) fn hallmark(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Ran {
-    Ran::new(hallmark(folder, arguments).output().expect("the binary runs"))
+    Ran::of(&mut hallmark(folder, arguments))
 }
 
 pub(crate) fn run_with(folder: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Ran {
-    Ran::new(hallmark(folder, arguments).envs(environment.iter().copied()).output().expect("the binary runs"))
+    Ran::of(hallmark(folder, arguments).envs(environment.iter().copied()))
 }
 
 pub(crate) fn folder() -> TempDir {

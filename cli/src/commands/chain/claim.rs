@@ -20,8 +20,9 @@ use crate::{context::Context, failure::Advise as _};
 
 /// Turn vouchers into money; the creator is paid in the same transaction
 ///
-/// The file is a JSON list of claims: {"channel": …, "voucher": {"message": …, "signature": …}}, and for a request in flight
-/// "in_flight": {"message": …, "signature": …}. The use must have been reported before.
+/// The file is a JSON list of claims: the channel, the voucher with the payer's signature, and, if the payer went away during
+/// a request, the host's statement of that one. `hallmark usage accept` writes it, and so does `hallmark demo`. The use must
+/// have been reported before, with `hallmark report`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   hallmark claim --lease 1 --vouchers vouchers.json")]
@@ -54,7 +55,7 @@ pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<E
         .with_context(|| format!("{file} is not a list of claims"))
         .advise("see --help for its form")?;
     let splits = Splits::new(arguments.splits.clone())?;
-    let mut session = arguments.send.open().await?;
+    let mut session = arguments.send.open("claim", &(arguments.lease, &splits, &claims, arguments.pay_out)).await?;
     let to = session.deployment.clone();
     let call = LeaseManager::accountCall { leaseId: arguments.lease.get() };
     let account = session.client().call(to.lease_manager, &call).await?;

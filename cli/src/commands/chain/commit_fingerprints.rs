@@ -51,7 +51,8 @@ pub(crate) struct CommitFingerprints {
 pub(crate) async fn run(arguments: CommitFingerprints, context: &Context) -> anyhow::Result<ExitCode> {
     let commitment = Commitment::read(&arguments.commitment)?;
     let (root, fingerprints) = (commitment.root(), commitment.parameters().fingerprints);
-    let mut session = arguments.send.open().await?;
+    let mut session =
+        arguments.send.open("commit-fingerprints", &(arguments.model_id, root, commitment.draw().is_some())).await?;
     let to = session.deployment.clone();
 
     let mut known = registry::commitment(session.client(), &to, root).await?;

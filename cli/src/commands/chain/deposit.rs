@@ -16,8 +16,8 @@ use protocol::{
 };
 use serde_json::json;
 
-use super::{SendArguments, Token, duration};
-use crate::{context::Context, failure::Advise as _, models};
+use super::{SendArguments, Token, duration, files::write_json};
+use crate::{context::Context, failure::Advise as _};
 
 /// Deposit into a channel with a host
 ///
@@ -57,35 +57,36 @@ pub(crate) struct Deposit {
 }
 
 pub(crate) async fn run(arguments: Deposit, context: &Context) -> anyhow::Result<ExitCode> {
-    if arguments.host.is_some() {
-        models::require_absent(&arguments.channel)?;
-    }
-    let mut session = arguments.send.open().await?;
+    let Deposit { channel: file, host, amount, payment_token, withdraw_delay, salt, send } = arguments;
+    let request = (&file, host, &amount, payment_token, withdraw_delay, salt);
+    let mut session = send.open("deposit", &request).await?;
     let to = session.deployment.clone();
-    let channel = match arguments.host {
+    let channel = match host {
         Some(host) => Channel {
             payer: session.account(),
             host,
-            token: Token::find(session.client(), &to, arguments.payment_token).await?.address,
-            withdraw_delay: arguments.withdraw_delay,
-            salt: arguments.salt,
+            token: Token::find(session.client(), &to, payment_token).await?.address,
+            withdraw_delay,
+            salt,
         },
-        None => read_channel(&arguments.channel)?,
+        None => read_channel(&file)?,
     };
+    if host.is_some() && file.exists() && read_channel(&file).ok().as_ref() != Some(&channel) {
+        anyhow::bail!("{} is another channel's file; name another one with --channel", file.display());
+    }
     let token = Token::find(session.client(), &to, Some(channel.token)).await?;
-    let amount = token.amount(&arguments.amount)?;
-    session.allow(token.address, to.payment_escrow, amount).await?;
-    let sent = session.act(&payments::deposit(&to, &channel, amount)?).await?.is_some();
-    if sent && arguments.host.is_some() {
-        write_channel(&arguments.channel, &channel)?;
+    let units = token.amount(&amount)?;
+    let sent =
+        session.pay(&token, to.payment_escrow, units, &payments::deposit(&to, &channel, units)?).await?.is_some();
+    if sent && host.is_some() {
+        write_json(&file, &channel)?;
     }
     let id = channel_id(&to, &channel);
-    let rows = [
-        ("channel", id.to_string()),
-        ("deposited", token.show(amount)),
-        ("file", arguments.channel.display().to_string()),
-    ];
-    let object = json!({ "id": id, "channel": channel, "amount": amount, "file": arguments.channel });
+    let mut rows = vec![("channel", id.to_string()), ("deposited", token.show(units))];
+    if sent {
+        rows.push(("file", file.display().to_string()));
+    }
+    let object = json!({ "id": id, "channel": channel, "amount": units, "file": file });
     session.finish(context, &rows, object)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -98,11 +99,6 @@ pub(crate) fn channel_id(to: &Deployment, channel: &Channel) -> ChannelId {
 pub(crate) fn read_channel(path: &Path) -> anyhow::Result<Channel> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("failed to read the channel {}", path.display()))
-        .advise("name the file that `hallmark deposit --host …` wrote")?;
+        .advise("name the file that `hallmark deposit --host …` wrote, with --channel")?;
     serde_json::from_str(&text).with_context(|| format!("{} is not the file of a channel", path.display()))
-}
-
-fn write_channel(path: &Path, channel: &Channel) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(channel)?;
-    std::fs::write(path, format!("{text}\n")).with_context(|| format!("failed to write {}", path.display()))
 }

@@ -17,6 +17,7 @@ use super::{
     SendArguments, Token,
     deposit::{channel_id, read_channel},
     duration,
+    status::time,
 };
 use crate::context::Context;
 
@@ -59,7 +60,9 @@ pub(crate) struct Grant {
 
 pub(crate) async fn run(arguments: Grant, context: &Context) -> anyhow::Result<ExitCode> {
     let channel = read_channel(&arguments.channel)?;
-    let mut session = arguments.send.open().await?;
+    let Grant { key, ref cap, ref per_request_cap, length, revoke, .. } = arguments;
+    let request = (&channel, key, cap, per_request_cap, length, revoke);
+    let mut session = arguments.send.open("grant", &request).await?;
     let to = session.deployment.clone();
     let id = channel_id(&to, &channel);
     let Some(cap) = &arguments.cap else {
@@ -82,12 +85,14 @@ pub(crate) async fn run(arguments: Grant, context: &Context) -> anyhow::Result<E
     };
     let domain = Domain::new(ChainId::new(to.chain_id), to.payment_escrow);
     let signature = session.sign(grant.digest(&domain).word())?;
-    session.act(&payments::grant(&to, &channel, &grant, &signature)?).await?;
+    let receipt = session.act(&payments::grant(&to, &channel, &grant, &signature)?).await?;
+    let grant = receipt.as_ref().and_then(payments::granted).unwrap_or(grant);
     let rows = [
         ("channel", id.to_string()),
         ("key", arguments.key.to_string()),
         ("cap", token.show(grant.cap)),
         ("a request", token.show(grant.per_request_cap)),
+        ("until", time(grant.expires_at.get())),
     ];
     session.finish(context, &rows, json!({ "grant": grant }))?;
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use licensing_contracts::{
-    actions::leases,
+    actions::{event, leases},
     bindings::{LeaseManager, ModelRegistry},
 };
 use protocol::{
@@ -14,9 +14,10 @@ use protocol::{
     money::Prices,
     units::{PricePerMillion, Seconds, UnixSeconds},
 };
+use serde::Serialize;
 use serde_json::json;
 
-use super::{SendArguments, Token, duration};
+use super::{SendArguments, Token, duration, status::time};
 use crate::context::Context;
 
 /// Leases: who may serve which model, at what price
@@ -33,7 +34,7 @@ pub(crate) enum Command {
 ///
 /// The sender must be a member of the hosts' operator set with enough stake: see `hallmark operator`. Prices are in whole
 /// tokens per million, and never change.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "Example:
   hallmark lease open --terms-id 0x… --lease-key 0x… --endpoint https://host.example/v1 --price-prompt 0.2 --price-completion 0.6 --bond 100")]
 pub(crate) struct Open {
@@ -78,6 +79,7 @@ pub(crate) struct Open {
     variants: Option<B256>,
 
     #[command(flatten)]
+    #[serde(skip)]
     send: SendArguments,
 }
 
@@ -146,20 +148,23 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
     match command {
         Command::Open(arguments) => open(*arguments, context).await,
         Command::Renew(Renew { lease, length, send }) => {
-            let mut session = send.open().await?;
+            let mut session = send.open("lease renew", &(lease.id, length)).await?;
             let call = LeaseManager::leaseCall { leaseId: lease.id.get() };
             let present = session.client().call(session.deployment.lease_manager, &call).await?;
             let until = UnixSeconds::new(present.to).checked_add(length).context("--for is longer than time lasts")?;
             let action = leases::renew(&session.deployment, lease.id, until);
-            session.act(&action).await?;
-            let object = json!({ "lease": lease.id, "to": until });
-            session.finish(context, &[("lease", lease.id.to_string())], object)?;
+            let renewed = session.act(&action).await?.as_ref().and_then(event::<LeaseManager::LeaseRenewed>);
+            let until = renewed.map_or(until, |renewed| UnixSeconds::new(renewed.to));
+            let rows = [("lease", lease.id.to_string()), ("runs until", time(until.get()))];
+            session.finish(context, &rows, json!({ "lease": lease.id, "to": until }))?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Revoke(Revoke { lease, send }) => simple(lease.id, &send, context, leases::revoke).await,
-        Command::Close(Close { lease, send }) => simple(lease.id, &send, context, leases::close).await,
+        Command::Revoke(Revoke { lease, send }) => {
+            simple("lease revoke", lease.id, &send, context, leases::revoke).await
+        }
+        Command::Close(Close { lease, send }) => simple("lease close", lease.id, &send, context, leases::close).await,
         Command::WithdrawBond(WithdrawBond { lease, send }) => {
-            simple(lease.id, &send, context, leases::withdraw_bond).await
+            simple("lease withdraw-bond", lease.id, &send, context, leases::withdraw_bond).await
         }
     }
 }
@@ -167,12 +172,13 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
 type LeaseAction = fn(&licensing_contracts::deployment::Deployment, LeaseId) -> licensing_contracts::client::Action;
 
 async fn simple(
+    command: &str,
     lease: LeaseId,
     send: &SendArguments,
     context: &Context,
     action: LeaseAction,
 ) -> anyhow::Result<ExitCode> {
-    let mut session = send.open().await?;
+    let mut session = send.open(command, &lease).await?;
     let action = action(&session.deployment, lease);
     session.act(&action).await?;
     session.finish(context, &[("lease", lease.to_string())], json!({ "lease": lease }))?;
@@ -180,7 +186,7 @@ async fn simple(
 }
 
 async fn open(arguments: Open, context: &Context) -> anyhow::Result<ExitCode> {
-    let mut session = arguments.send.open().await?;
+    let mut session = arguments.send.open("lease open", &arguments).await?;
     let to = session.deployment.clone();
     let call = ModelRegistry::termsCall { termsId: arguments.terms_id.word() };
     let terms = session.client().call(to.model_registry, &call).await?;
@@ -201,13 +207,15 @@ async fn open(arguments: Open, context: &Context) -> anyhow::Result<ExitCode> {
         to: now.checked_add(arguments.length).context("--for is longer than time lasts")?,
         bond: token.amount(&arguments.bond)?,
     };
-    session.allow(token.address, to.lease_manager, request.bond).await?;
-    let receipt = session.act(&leases::open(&to, &request)).await?;
+    let receipt = session.pay(&token, to.lease_manager, request.bond, &leases::open(&to, &request)).await?;
+    let opened = receipt.as_ref().and_then(event::<LeaseManager::LeaseOpened>);
     let lease = receipt.as_ref().and_then(leases::opened);
     let model = registry_id(terms.modelId);
+    let until = opened.map_or(request.to.get(), |opened| opened.to);
     let mut rows = vec![("model", model.to_string()), ("bond", token.show(request.bond))];
     rows.extend(lease.map(|lease| ("lease", lease.to_string())));
-    let object = json!({ "lease": lease, "model": model, "bond": request.bond, "prices": request.prices });
+    rows.push(("runs until", time(until)));
+    let object = json!({ "lease": lease, "model": model, "bond": request.bond, "prices": request.prices, "to": until });
     session.finish(context, &rows, object)?;
     Ok(ExitCode::SUCCESS)
 }

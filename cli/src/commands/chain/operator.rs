@@ -19,10 +19,11 @@ use protocol::{
     messages::Domain,
     units::{Amount, BasisPoints},
 };
+use serde::Serialize;
 use serde_json::json;
 
 use super::{SendArguments, Session, Token, terms::basis_points};
-use crate::{context::Context, failure::Advise as _, output, secrets};
+use crate::{context::Context, output, secrets};
 
 /// Restaked operators: hosts, who can be slashed, and validators, who audit
 #[derive(Debug, Subcommand)]
@@ -34,7 +35,7 @@ pub(crate) enum Command {
 }
 
 /// An operator set of the audit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 enum Set {
     /// Those who serve
     Hosts,
@@ -55,7 +56,7 @@ impl From<Set> for AuditSet {
 ///
 /// Does what is missing: registers the account as an operator, deposits up to --stake, and joins the set. Who is to be a
 /// validator must have allocated first: run this, then `operator allocate`, then this again.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(after_help = "Examples:
   hallmark operator register --set hosts --stake 1000
   hallmark operator register --set validators --stake 1000 --bls-keystore bls.json")]
@@ -81,6 +82,7 @@ pub(crate) struct Register {
     uri: String,
 
     #[command(flatten)]
+    #[serde(skip)]
     send: SendArguments,
 }
 
@@ -128,15 +130,13 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
     match command {
         Command::Register(arguments) => register(arguments, context).await,
         Command::Allocate(Allocate { set, share, send }) => {
-            let mut session = send.open().await?;
+            let mut session = send.open("operator allocate", &(set, share)).await?;
             let action = operators::allocate(&session.deployment, session.account(), set.into(), share);
-            session.act(&action).await.advise(
-                "a new operator waits some blocks before it can allocate; the same share cannot be set twice",
-            )?;
+            session.act(&action).await?;
             finish(session, set, context).await
         }
         Command::Deregister(Deregister { set, send }) => {
-            let mut session = send.open().await?;
+            let mut session = send.open("operator deregister", &set).await?;
             let action = operators::leave(&session.deployment, session.account(), set.into());
             session.act(&action).await?;
             finish(session, set, context).await
@@ -151,7 +151,7 @@ async fn register(arguments: Register, context: &Context) -> anyhow::Result<Exit
         AuditSet::Validators => Some(secrets::bls_key(arguments.bls_keystore.as_deref())?),
         AuditSet::Hosts => None,
     };
-    let mut session = arguments.send.open().await?;
+    let mut session = arguments.send.open("operator register", &arguments).await?;
     let (to, account) = (session.deployment.clone(), session.account());
     let delegation = to.eigenlayer.delegation_manager;
     let known = session.client().call(delegation, &DelegationManager::isOperatorCall { operator: account }).await?;
@@ -200,8 +200,8 @@ async fn stake_up_to(session: &mut Session, stake: &str, strategy: Address) -> a
     if missing == Amount::ZERO {
         return Ok(());
     }
-    session.allow(token.address, to.eigenlayer.strategy_manager, missing).await?;
-    session.act(&operators::deposit_stake(&to, strategy, token.address, U256::from(missing.get()))).await.map(drop)
+    let deposit = operators::deposit_stake(&to, strategy, token.address, U256::from(missing.get()));
+    session.pay(&token, to.eigenlayer.strategy_manager, missing, &deposit).await.map(drop)
 }
 
 fn is_without_allocation(error: &anyhow::Error) -> bool {

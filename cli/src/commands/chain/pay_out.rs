@@ -34,7 +34,7 @@ pub(crate) struct PayOut {
 }
 
 pub(crate) async fn run(arguments: PayOut, context: &Context) -> anyhow::Result<ExitCode> {
-    let mut session = arguments.send.open().await?;
+    let mut session = arguments.send.open("pay-out", &(arguments.account, arguments.payment_token)).await?;
     let to = session.deployment.clone();
     let account = arguments.account.unwrap_or_else(|| session.account());
     let token = Token::find(session.client(), &to, arguments.payment_token).await?;

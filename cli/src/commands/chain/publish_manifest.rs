@@ -40,7 +40,7 @@ pub(crate) struct PublishManifest {
 pub(crate) async fn run(arguments: PublishManifest, context: &Context) -> anyhow::Result<ExitCode> {
     let PublishManifest { model_id, model, manifest, uri, send } = arguments;
     let (manifest, _) = identity(model, manifest, context).await?;
-    let mut session = send.open().await?;
+    let mut session = send.open("publish-manifest", &(model_id, manifest, &uri)).await?;
     let to = session.deployment.clone();
     session.act(&registry::publish_manifest(&to, model_id, manifest, &uri)).await?;
     let call = ModelRegistry::modelCall { modelId: registry::number(model_id) };

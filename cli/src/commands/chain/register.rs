@@ -52,7 +52,7 @@ pub(crate) struct Register {
 pub(crate) async fn run(arguments: Register, context: &Context) -> anyhow::Result<ExitCode> {
     let Register { model, manifest, uri, parents, no_terms, terms, send } = arguments;
     let (manifest, rendering) = identity(model, manifest, context).await?;
-    let mut session = send.open().await?;
+    let mut session = send.open("register", &(manifest, &parents, &uri, no_terms, &terms)).await?;
     let action = registry::register(&session.deployment, manifest, &parents, &uri);
     let receipt = session.act(&action).await?;
     let model_id = receipt.as_ref().and_then(registry::registered);

@@ -186,6 +186,7 @@ impl Found {
     }
 }
 
-fn time(seconds: u64) -> String {
+/// A point in time as people read it.
+pub(crate) fn time(seconds: u64) -> String {
     format!("{} UTC", clock::date_and_time(Duration::from_secs(seconds)))
 }

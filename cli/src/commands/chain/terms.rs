@@ -14,6 +14,7 @@ use protocol::{
     splits::{Split, Splits},
     units::{BasisPoints, PricePerMillion, Seconds, StakeWeight, UnixSeconds},
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{SendArguments, Session, Token, duration, register::identity};
@@ -62,7 +63,7 @@ pub(crate) struct Close {
 }
 
 /// What a licence says.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Terms")]
 pub(crate) struct TermsArguments {
     /// Payment token [default: the development chain's test token]
@@ -168,7 +169,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
                 Some(reference) => identity(Some(reference), None, context).await?.1,
                 None => None,
             };
-            let mut session = send.open().await?;
+            let mut session = send.open("terms publish", &(model_id, &terms)).await?;
             let call = ModelRegistry::modelCall { modelId: registry::number(model_id) };
             let model = session.client().call(session.deployment.model_registry, &call).await?;
             let version = model.termsVersion.saturating_add(1);
@@ -176,7 +177,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
             session.finish(context, &published.rows(), published.object())?;
         }
         Command::Close(Close { terms_id, send }) => {
-            let mut session = send.open().await?;
+            let mut session = send.open("terms close", &terms_id).await?;
             let action = registry::close_terms(&session.deployment, terms_id);
             session.act(&action).await?;
             session.finish(context, &[("terms", terms_id.to_string())], json!({ "terms": terms_id }))?;
@@ -229,7 +230,13 @@ pub(crate) async fn publish(
     terms.shares()?;
     let action = registry::publish_terms(&session.deployment, &terms, &splits)?;
     let receipt = session.act(&action).await?;
-    Ok(Published { id: receipt.as_ref().and_then(registry::published), terms, splits })
+    let id = receipt.as_ref().and_then(registry::published);
+    // Of a run that was cut off, the terms are those that were published then: they begin a little earlier.
+    let terms = match id {
+        Some(id) => registry::terms(session.client(), &session.deployment, id).await?,
+        None => terms,
+    };
+    Ok(Published { id, terms, splits })
 }
 
 pub(crate) fn basis_points(text: &str) -> Result<BasisPoints, String> {

@@ -38,7 +38,7 @@ pub(crate) struct Withdraw {
 
 pub(crate) async fn run(arguments: Withdraw, context: &Context) -> anyhow::Result<ExitCode> {
     let channel = read_channel(&arguments.channel)?;
-    let mut session = arguments.send.open().await?;
+    let mut session = arguments.send.open("withdraw", &(&channel, &arguments.announce, arguments.cancel)).await?;
     let to = session.deployment.clone();
     let token = Token::find(session.client(), &to, Some(channel.token)).await?;
     let action = match (&arguments.announce, arguments.cancel) {
