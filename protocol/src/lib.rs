@@ -10,6 +10,7 @@
     )
 )]
 
+pub mod audit;
 pub mod binomial;
 pub mod bls;
 pub mod commitment;

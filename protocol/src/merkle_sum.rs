@@ -154,7 +154,8 @@ impl Leaf {
         }
     }
 
-    fn hash(&self) -> B256 {
+    /// What stands for it in a tree, and what a question for the statement asks for.
+    pub fn hash(&self) -> B256 {
         let mut hasher = Keccak256::new();
         hasher.update([LEAF_PREFIX]);
         hasher.update(self.digest.as_bytes());

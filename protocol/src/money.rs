@@ -118,6 +118,11 @@ impl Prices {
         u128::try_from(weight.wrapping_div(PER_MILLION)).map(Amount::new).map_err(|_| MoneyError::RoyaltyTooLarge)
     }
 
+    /// What any numbers cost, rounded up, also those that are no lane's counts. Cached tokens are at most the prompt tokens.
+    pub(crate) fn cost_of_any_up(&self, requests: u64, [prompt, cached, completion]: [u64; 3]) -> U256 {
+        self.sum([requests, prompt.saturating_sub(cached), cached, completion]).div_ceil(PER_MILLION)
+    }
+
     /// Prices times counts, in millionths of the smallest unit.
     fn weigh(&self, counts: UsageCounts) -> U256 {
         self.sum([counts.requests(), counts.uncached().get(), counts.cached().get(), counts.completion().get()])

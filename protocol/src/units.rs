@@ -93,6 +93,12 @@ impl BasisPoints {
         if value <= Self::WHOLE.0 { Ok(Self(value)) } else { Err(UnitError::BasisPoints { value }) }
     }
 
+    /// A share that is known when this is compiled. More than the whole does not compile.
+    pub(crate) const fn constant<const VALUE: u16>() -> Self {
+        const { assert!(VALUE <= Self::WHOLE.0, "a share is at most the whole") };
+        Self(VALUE)
+    }
+
     /// The number of ten-thousandths.
     pub const fn get(self) -> u16 {
         self.0

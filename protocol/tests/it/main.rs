@@ -1,6 +1,7 @@
 //! Tests of the package from outside.
 
 mod architecture;
+mod audit;
 mod binomial;
 mod bls;
 mod commitment;
