@@ -1,10 +1,11 @@
 //! The real contracts on the embedded chain, driven one call at a time so that a model can be compared with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::{
     consensus::{SignableTransaction as _, TxEip1559, TxEnvelope},
     eips::eip2718::Encodable2718 as _,
+    json_abi::JsonAbi,
     network::TxSignerSync as _,
     primitives::{Address, B256, Bytes, TxKind, U256, keccak256},
     rpc::{json_rpc::ErrorPayload, types::TransactionReceipt},
@@ -13,6 +14,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use licensing_contracts::{
+    bindings::ARTIFACTS,
     client::Revert,
     deploy::ProtocolSetup,
     deployment::Deployment,
@@ -79,6 +81,35 @@ impl Fact {
     }
 }
 
+/// What came of all calls: successes by call, refusals by error.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes {
+    pub(crate) done: BTreeMap<&'static str, u32>,
+    pub(crate) refused: BTreeMap<String, u32>,
+}
+
+impl Outcomes {
+    /// How many calls there were.
+    pub(crate) fn count(&self) -> u32 {
+        self.done.values().chain(self.refused.values()).sum()
+    }
+
+    pub(crate) fn note(&mut self, call: &'static str, really: &Result<Done, Revert>) {
+        match really {
+            Ok(_) => *self.done.entry(call).or_default() += 1,
+            Err(refused) => *self.refused.entry(refused.name.clone()).or_default() += 1,
+        }
+    }
+}
+
+/// Names of the errors in a contract's interface.
+pub(crate) fn declared_errors(contract: &str) -> BTreeSet<String> {
+    let (_, artifact) = ARTIFACTS.iter().find(|(name, _)| *name == contract).unwrap();
+    let artifact: serde_json::Value = serde_json::from_str(artifact).unwrap();
+    let abi: JsonAbi = serde_json::from_value(artifact["abi"].clone()).unwrap();
+    abi.errors.into_keys().collect()
+}
+
 /// The chain. Every call is a transaction in a block of its own, at a time that the test says.
 #[derive(Debug)]
 pub(crate) struct RealChain {
@@ -119,6 +150,12 @@ impl RealChain {
     /// The next call is made as much later.
     pub(crate) fn pass(&mut self, time: Seconds) {
         self.now += time.get();
+    }
+
+    /// Blocks without transactions, for what EigenLayer counts in blocks.
+    pub(crate) fn mine(&mut self, blocks: u64) {
+        let () = self.ask("evm_setNextBlockTimestamp", json!([self.now])).unwrap();
+        let () = self.ask("anvil_mine", json!([blocks, 0])).unwrap();
     }
 
     /// From here [`Self::go_back`] goes on.
@@ -185,9 +222,29 @@ impl RealChain {
     }
 
     pub(crate) fn read<C: SolCall>(&self, contract: Address, call: &C) -> C::Return {
+        self.read_at("latest", contract, call)
+    }
+
+    /// All answers at once, as the next call will find them.
+    pub(crate) fn read_all_next(&self, questions: &[(Address, Vec<u8>)]) -> Vec<Bytes> {
+        let (targets, questions) = questions.iter().map(|(to, data)| (*to, Bytes::from(data.clone()))).unzip();
+        self.read_at("pending", self.reader, &Reader::readCall { targets, questions })
+    }
+
+    fn read_at<C: SolCall>(&self, block: &str, contract: Address, call: &C) -> C::Return {
         let request = json!({ "to": contract, "input": Bytes::from(call.abi_encode()) });
-        let output: Bytes = self.ask("eth_call", json!([request, "latest"])).unwrap();
+        let output: Bytes = self.ask("eth_call", json!([request, block])).unwrap();
         C::abi_decode_returns(&output).unwrap()
+    }
+
+    pub(crate) fn coins(&self, account: Address) -> U256 {
+        self.ask("eth_getBalance", json!([account, "latest"])).unwrap()
+    }
+
+    /// The number of the newest block.
+    pub(crate) fn height(&self) -> u64 {
+        let height: U256 = self.ask("eth_blockNumber", json!([])).unwrap();
+        height.to()
     }
 
     fn transact(

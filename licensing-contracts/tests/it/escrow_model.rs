@@ -1,13 +1,10 @@
 //! The real escrow and the model of it, call by call: whatever comes in any order, both accept or both refuse, for the same
 //! reason, and show the same afterwards.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
-use alloy::{hex, json_abi::JsonAbi, sol_types::SolEvent as _};
-use licensing_contracts::bindings::{ARTIFACTS, PaymentEscrow};
+use alloy::{hex, sol_types::SolEvent as _};
+use licensing_contracts::bindings::PaymentEscrow;
 use protocol::{escrow::Escrow, units::Seconds};
 
 use self::{
@@ -16,6 +13,7 @@ use self::{
     step::{Act, Step},
     world::{CLAIM_INTERVAL, World},
 };
+use crate::differential::{Outcomes, declared_errors};
 
 mod chance;
 mod facts;
@@ -24,13 +22,6 @@ mod world;
 
 const RUNS: u64 = 24;
 const CALLS: usize = 180;
-
-/// What came of all calls: successes by call, refusals by error.
-#[derive(Debug, Default)]
-struct Outcomes {
-    done: BTreeMap<&'static str, u32>,
-    refused: BTreeMap<String, u32>,
-}
 
 impl World {
     /// One call on both sides; says in what they differ.
@@ -70,10 +61,7 @@ impl World {
                 (Err(expected), Ok(_)) => differences.push(format!("only the model refuses: {expected}")),
             }
         }
-        match really {
-            Ok(_) => *outcomes.done.entry(step.act.name()).or_default() += 1,
-            Err(refused) => *outcomes.refused.entry(refused.name).or_default() += 1,
-        }
+        outcomes.note(step.act.name(), &really);
         differences.extend(self.chain.differences(&known.facts(self)));
         differences
     }
@@ -120,7 +108,7 @@ async fn the_escrow_does_what_its_model_does() {
         world.chain.go_back(now);
         (world.others, world.escrow) = (others.clone(), escrow.clone());
     }
-    eprintln!("ready after {ready:?}; {} calls in {:?}: {outcomes:?}", RUNS as usize * CALLS, start.elapsed() - ready);
+    eprintln!("ready after {ready:?}; {} calls in {:?}: {outcomes:?}", outcomes.count(), start.elapsed() - ready);
 
     // The calls reach all that there is.
     let mut expected = declared_errors("PaymentEscrow");
@@ -161,12 +149,4 @@ async fn a_model_that_is_wrong_by_a_second_is_found_out() {
     world.escrow = Escrow::new(world.domain, world.statements, audit, Seconds::new(CLAIM_INTERVAL + 1));
     let difference = run(&mut world, 0, &mut Outcomes::default()).unwrap_err();
     assert!(difference.starts_with("seed 0, after\nStep"), "{difference}");
-}
-
-/// Names of the errors in a contract's interface.
-fn declared_errors(contract: &str) -> BTreeSet<String> {
-    let (_, artifact) = ARTIFACTS.iter().find(|(name, _)| *name == contract).unwrap();
-    let artifact: serde_json::Value = serde_json::from_str(artifact).unwrap();
-    let abi: JsonAbi = serde_json::from_value(artifact["abi"].clone()).unwrap();
-    abi.errors.into_keys().collect()
 }

@@ -1,5 +1,6 @@
 //! The Rust side of the contracts on the embedded chain, and that chain itself.
 
+mod audit_model;
 mod bls_precompiles;
 mod client;
 mod devchain;

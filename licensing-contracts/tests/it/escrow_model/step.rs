@@ -1,28 +1,23 @@
 //! One call: what it does to the contracts, and what to the model.
 
 use alloy::{
-    primitives::{Address, B256, Bytes, LogData, U256, aliases::U48},
-    sol_types::{SolCall as _, SolEvent as _, SolType, SolValue},
+    primitives::{Address, B256, LogData, U256, aliases::U48},
+    sol_types::{SolEvent as _, SolValue as _},
 };
-use licensing_contracts::{
-    bindings::{
-        LeaseManager, ModelRegistry, PaymentEscrow, TestToken, UsageLog,
-        escrow::{IPaymentEscrow, MerkleSum},
-        same,
-    },
-    client::Revert,
-};
+use licensing_contracts::bindings::{PaymentEscrow, escrow::IPaymentEscrow};
 use protocol::{
     counts::UsageTotals,
-    escrow::{Call, Claim, EscrowError, LeaseClaims, Payment, Report, Surroundings as _},
+    escrow::{Call, EscrowError, LeaseClaims, Payment, Report, Surroundings as _},
     ids::{ChainId, Epoch, Lane, LeaseId},
-    messages::{Channel, Domain, EpochCommit, Message as _, SessionGrant, wire},
+    messages::{Channel, Domain, EpochCommit, Message as _, SessionGrant},
     splits::Splits,
     units::{Amount, Seconds, UnixSeconds},
 };
 
-use super::world::{CLAIM_DELAY, EPOCH, STRANGER, World, model_of};
-use crate::differential::Done;
+pub(super) use self::encode::{WireClaim, sums};
+use super::world::{CLAIM_DELAY, EPOCH, World, model_of};
+
+mod encode;
 
 /// A call, so and so much after the one before it.
 #[derive(Clone, Debug)]
@@ -106,40 +101,6 @@ pub(super) enum Around {
     Sell { model: usize, to: &'static str },
 }
 
-/// A claim as the contract takes it.
-#[derive(Clone, Debug)]
-pub(super) struct WireClaim {
-    pub(super) channel: wire::Channel,
-    pub(super) voucher: wire::Voucher,
-    pub(super) signature: Vec<u8>,
-    pub(super) in_flight: Option<(wire::Statement, Vec<u8>)>,
-}
-
-impl WireClaim {
-    fn encode(&self) -> IPaymentEscrow::Claim {
-        let (statements, signature) = self.in_flight.clone().unzip();
-        IPaymentEscrow::Claim {
-            channel: self.channel.clone(),
-            voucher: self.voucher.clone(),
-            signature: self.signature.clone().into(),
-            inFlight: statements.into_iter().collect(),
-            statementSignature: signature.unwrap_or_default().into(),
-        }
-    }
-}
-
-impl From<&Claim> for WireClaim {
-    fn from(claim: &Claim) -> Self {
-        let in_flight = claim.in_flight.as_ref();
-        Self {
-            channel: (&claim.channel).into(),
-            voucher: (&claim.voucher).into(),
-            signature: claim.signature.clone(),
-            in_flight: in_flight.map(|last| ((&last.statement).into(), last.signature.clone())),
-        }
-    }
-}
-
 impl Act {
     /// Under which name successes are counted.
     pub(super) const fn name(&self) -> &'static str {
@@ -167,51 +128,6 @@ impl Act {
 }
 
 impl World {
-    /// What the contracts do.
-    pub(super) fn really(&mut self, step: &Step) -> Result<Done, Revert> {
-        let to = self.chain.to().clone();
-        let (contract, data) = match &step.act {
-            Act::Around(around) => self.encode_around(around),
-            act => (to.payment_escrow, encode(act)),
-        };
-        if let Act::Collect { channel, amount } = &step.act
-            && *amount != Amount::ZERO
-        {
-            let id = channel.digest(&self.domain).word();
-            let at = self.chain.read(to.payment_escrow, &PaymentEscrow::depositAddressCall { id });
-            let transfer = TestToken::transferCall { to: at, value: U256::from(amount.get()) };
-            self.chain.must(STRANGER, channel.token, &transfer);
-        }
-        self.chain.submit(step.by, contract, U256::ZERO, data)
-    }
-
-    fn encode_around(&self, around: &Around) -> (Address, Vec<u8>) {
-        let to = self.chain.to();
-        match around {
-            Around::Report { lease, root, totals } => {
-                let report = self.report(*lease, *root, *totals);
-                let new_report = same(&wire::EpochCommit::from(&report)).unwrap();
-                let call = UsageLog::commitCall { newReport: new_report, signature: Bytes::new() };
-                (to.usage_log, call.abi_encode())
-            }
-            Around::Close { lease } => {
-                (to.lease_manager, LeaseManager::closeCall { leaseId: lease.get() }.abi_encode())
-            }
-            Around::AddBond { lease, amount } => {
-                let call = LeaseManager::addBondCall { leaseId: lease.get(), amount: amount.get() };
-                (to.lease_manager, call.abi_encode())
-            }
-            Around::Sell { model, to: buyer } => {
-                let call = ModelRegistry::transferFromCall {
-                    from: self.account(self.creator(*model)),
-                    to: self.account(buyer),
-                    tokenId: U256::from_be_bytes(*self.models[*model].as_bytes()),
-                };
-                (to.model_registry, call.abi_encode())
-            }
-        }
-    }
-
     /// The report of the epoch that ended last.
     fn report(&self, lease: LeaseId, root: B256, totals: UsageTotals) -> EpochCommit {
         let epoch = Epoch::new(self.chain.now().get() / EPOCH - 1);
@@ -327,76 +243,3 @@ fn claimed(payment: &Payment, lane: Lane) -> LogData {
 
 /// Of a lease that nobody opened.
 const NO_REPORT: Report = Report { committed_at: UnixSeconds::new(0), cumulative: UsageTotals::ZERO };
-
-fn encode(act: &Act) -> Vec<u8> {
-    match act {
-        Act::Deposit { channel, amount } => {
-            PaymentEscrow::depositCall { channel: on_chain(channel), amount: amount.get() }.abi_encode()
-        }
-        Act::Collect { channel, .. } => PaymentEscrow::collectDepositCall { channel: on_chain(channel) }.abi_encode(),
-        Act::Announce { channel, amount } => {
-            PaymentEscrow::initiateWithdrawCall { channel: on_chain(channel), amount: amount.get() }.abi_encode()
-        }
-        Act::Cancel { channel } => PaymentEscrow::cancelWithdrawCall { channel: on_chain(channel) }.abi_encode(),
-        Act::Withdraw { channel } => PaymentEscrow::withdrawCall { channel: on_chain(channel) }.abi_encode(),
-        Act::Release { channel, amount } => {
-            PaymentEscrow::releaseCall { channel: on_chain(channel), amount: amount.get() }.abi_encode()
-        }
-        Act::Grant { channel, grant, signature } => PaymentEscrow::registerGrantCall {
-            channel: on_chain(channel),
-            newGrant: same(&wire::SessionGrant::from(grant)).unwrap(),
-            signature: signature.clone().into(),
-        }
-        .abi_encode(),
-        Act::Revoke { channel, key } => {
-            PaymentEscrow::revokeGrantCall { channel: on_chain(channel), key: *key }.abi_encode()
-        }
-        Act::Claim { batch } => {
-            let group = |group: &LeaseClaims| {
-                group_of(group.lease, &group.splits, &group.claims.iter().map(WireClaim::from).collect::<Vec<_>>())
-            };
-            PaymentEscrow::claimBatchCall { batch: batch.iter().map(group).collect() }.abi_encode()
-        }
-        Act::Nonsense { lease, splits, claim } => {
-            let group = group_of(*lease, splits, std::slice::from_ref(claim));
-            PaymentEscrow::claimBatchCall { batch: vec![group] }.abi_encode()
-        }
-        Act::Settle { lease, used, splits } => {
-            let splits = recipients(splits).iter().map(|split| same(split).unwrap()).collect();
-            PaymentEscrow::settleRoyaltyCall { leaseId: lease.get(), used: sums(used), splits }.abi_encode()
-        }
-        Act::Enforce { lease, report, splits } => {
-            let splits = recipients(splits).iter().map(|split| same(split).unwrap()).collect();
-            let report_index = U256::from(*report);
-            PaymentEscrow::enforceRoyaltyCall { leaseId: lease.get(), reportIndex: report_index, splits }.abi_encode()
-        }
-        Act::Credit { token, account, amount } => {
-            PaymentEscrow::creditCall { token: *token, account: *account, amount: amount.get() }.abi_encode()
-        }
-        Act::PayOut { token, account } => PaymentEscrow::payOutCall { token: *token, account: *account }.abi_encode(),
-        Act::Around(_) => panic!("a call of another contract"),
-    }
-}
-
-fn group_of(lease: LeaseId, splits: &Splits, claims: &[WireClaim]) -> IPaymentEscrow::LeaseClaims {
-    let claims = claims.iter().map(WireClaim::encode).collect();
-    IPaymentEscrow::LeaseClaims { leaseId: lease.get(), splits: recipients(splits), claims }
-}
-
-fn recipients(splits: &Splits) -> Vec<wire::Split> {
-    splits.iter().map(|split| wire::Split { recipient: split.recipient, bps: split.share.get() }).collect()
-}
-
-fn on_chain<C: SolValue + From<<C::SolType as SolType>::RustType>>(channel: &Channel) -> C {
-    same(&wire::Channel::from(channel)).unwrap()
-}
-
-pub(super) fn sums(totals: &UsageTotals) -> MerkleSum::Sums {
-    MerkleSum::Sums {
-        requests: totals.requests,
-        promptTokens: totals.prompt_tokens,
-        cachedTokens: totals.cached_tokens,
-        completionTokens: totals.completion_tokens,
-        charge: totals.charge.get(),
-    }
-}
