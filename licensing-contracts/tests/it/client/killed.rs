@@ -32,6 +32,10 @@ const DONE: &str = "it is done";
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "is run by the tests beside it, as a process of its own"]
 async fn process() {
+    // With everything that is ignored, it runs without anybody to do something for.
+    if env::var_os(URL).is_none() {
+        return;
+    }
     let variable = |name| env::var_os(name).unwrap_or_else(|| panic!("{name} is not set")).into_string().unwrap();
     let value: u64 = variable(VALUE).parse().unwrap();
     let client = connect(&[variable(URL).parse().unwrap()]).await;
