@@ -30,9 +30,16 @@ sol! {
     }
 }
 
-/// The first event of a kind in a receipt.
-pub fn event<E: SolEvent>(receipt: &TransactionReceipt) -> Option<E> {
-    receipt.inner.logs().iter().find_map(|log| E::decode_log_data(log.data()).ok())
+/// The events of a kind that a contract made in a transaction, in order. Others, such as a token that is called on the way, can
+/// make events of the same form.
+pub fn events<E: SolEvent>(receipt: &TransactionReceipt, contract: Address) -> impl Iterator<Item = E> {
+    let logs = receipt.inner.logs().iter().filter(move |log| log.address() == contract);
+    logs.filter_map(|log| E::decode_log_data(log.data()).ok())
+}
+
+/// The first of [`events`].
+pub fn event<E: SolEvent>(receipt: &TransactionReceipt, contract: Address) -> Option<E> {
+    events(receipt, contract).next()
 }
 
 /// Lets `spender` take `amount` of the account's tokens: nothing to do if it may take as much already, and two steps if it

@@ -65,7 +65,7 @@ pub(super) async fn register(
 ) -> anyhow::Result<Licence> {
     let to = chain.deployment().clone();
     let receipt = chain.send(&CREATOR, &registry::register(&to, manifest, &[], "")).await?;
-    let model = registry::registered(&receipt).context("the registry gave the model no number")?;
+    let model = registry::registered(&to, &receipt).context("the registry gave the model no number")?;
     let splits = Splits::new(vec![Split { recipient: CONTRIBUTOR.address, share: BasisPoints::new(CONTRIBUTOR_BP)? }])?;
     let now = chain.now().await?;
     let terms = LicenseTerms {
@@ -86,7 +86,7 @@ pub(super) async fn register(
         legal_text: B256::ZERO.into(),
     };
     let receipt = chain.send(&CREATOR, &registry::publish_terms(&to, &terms, &splits)?).await?;
-    let terms_id = registry::published(&receipt).context("the registry gave the terms no number")?;
+    let terms_id = registry::published(&to, &receipt).context("the registry gave the terms no number")?;
     Ok(Licence { model, terms_id, terms, splits })
 }
 
@@ -165,7 +165,7 @@ pub(super) async fn lease(chain: &mut Chain, licence: &Licence, endpoint: String
         bond,
     };
     let receipt = chain.send(&HOST, &leases::open(&to, &request)).await?;
-    let lease = leases::opened(&receipt).context("the lease got no number")?;
+    let lease = leases::opened(&to, &receipt).context("the lease got no number")?;
     Ok(Lease { lease, prices, bond, staked, slashable: Amount::new(slashable.saturating_to()) })
 }
 

@@ -59,8 +59,8 @@ pub fn open(to: &Deployment, request: &LeaseRequest) -> Action {
 }
 
 /// The lease that a receipt of [`open`] made.
-pub fn opened(receipt: &TransactionReceipt) -> Option<LeaseId> {
-    event::<LeaseManager::LeaseOpened>(receipt).map(|made| LeaseId::new(made.leaseId))
+pub fn opened(to: &Deployment, receipt: &TransactionReceipt) -> Option<LeaseId> {
+    event::<LeaseManager::LeaseOpened>(receipt, to.lease_manager).map(|made| LeaseId::new(made.leaseId))
 }
 
 /// Extends a lease.

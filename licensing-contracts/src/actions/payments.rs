@@ -56,8 +56,8 @@ pub fn grant(to: &Deployment, channel: &Channel, grant: &SessionGrant, signature
 }
 
 /// The grant that a receipt of [`grant`] registered.
-pub fn granted(receipt: &TransactionReceipt) -> Option<SessionGrant> {
-    let registered = event::<PaymentEscrow::GrantRegistered>(receipt)?;
+pub fn granted(to: &Deployment, receipt: &TransactionReceipt) -> Option<SessionGrant> {
+    let registered = event::<PaymentEscrow::GrantRegistered>(receipt, to.payment_escrow)?;
     let mirrored: wire::SessionGrant = same(&registered.grant).ok()?;
     mirrored.try_into().ok()
 }

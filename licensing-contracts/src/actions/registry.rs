@@ -5,14 +5,15 @@ use alloy::{
     eips::BlockNumberOrTag,
     primitives::{B256, Bytes, U256, keccak256},
     providers::Provider,
-    rpc::types::TransactionReceipt,
-    sol_types::SolCall as _,
+    rpc::types::{Filter, TransactionReceipt},
+    sol_types::{SolCall as _, SolEvent as _},
     transports::TransportErrorKind,
 };
 use protocol::{
     ids::{Beacon, CommitmentRoot, LeafIndex, ManifestDigest, ModelId, SetRoot, TermsId},
     messages::{LicenseTerms, wire},
-    splits::Splits,
+    splits::{Split, Splits},
+    units::BasisPoints,
 };
 
 use super::event;
@@ -22,6 +23,9 @@ use crate::{
     deployment::Deployment,
 };
 
+/// Blocks whose events are asked for at once; nodes have limits.
+const EVENT_BLOCKS: u64 = 9_999;
+
 /// Registers a model to the sender.
 pub fn register(to: &Deployment, manifest: ManifestDigest, parents: &[ModelId], uri: &str) -> Action {
     let parents = parents.iter().map(|parent| number(*parent)).collect();
@@ -30,8 +34,8 @@ pub fn register(to: &Deployment, manifest: ManifestDigest, parents: &[ModelId], 
 }
 
 /// The model that a receipt of [`register`] made.
-pub fn registered(receipt: &TransactionReceipt) -> Option<ModelId> {
-    event::<ModelRegistry::ModelRegistered>(receipt).map(|made| B256::from(made.modelId).into())
+pub fn registered(to: &Deployment, receipt: &TransactionReceipt) -> Option<ModelId> {
+    event::<ModelRegistry::ModelRegistered>(receipt, to.model_registry).map(|made| B256::from(made.modelId).into())
 }
 
 /// Publishes newer weights of the sender's model.
@@ -61,8 +65,8 @@ pub fn publish_terms(
 }
 
 /// The terms that a receipt of [`publish_terms`] made.
-pub fn published(receipt: &TransactionReceipt) -> Option<TermsId> {
-    event::<ModelRegistry::TermsPublished>(receipt).map(|made| made.termsId.into())
+pub fn published(to: &Deployment, receipt: &TransactionReceipt) -> Option<TermsId> {
+    event::<ModelRegistry::TermsPublished>(receipt, to.model_registry).map(|made| made.termsId.into())
 }
 
 /// Reads published terms.
@@ -73,6 +77,35 @@ pub async fn terms(chain: &ChainClient, to: &Deployment, terms: TermsId) -> Resu
     mirrored
         .and_then(|terms| LicenseTerms::try_from(terms).ok())
         .ok_or(ChainError::Answer { call: ModelRegistry::termsCall::SIGNATURE, contract: to.model_registry })
+}
+
+/// Who shares the royalty under published terms, as the event of their publication says. `None` if the node shows no such event:
+/// some forget old ones.
+pub async fn splits(chain: &ChainClient, to: &Deployment, id: TermsId) -> Result<Option<Splits>, ChainError> {
+    let Some(root) = terms(chain, to, id).await?.splits else { return Ok(Some(Splits::default())) };
+    let event = Filter::new().address(to.model_registry).event_signature(ModelRegistry::TermsPublished::SIGNATURE_HASH);
+    let event = event.topic2(id.word());
+    let head = chain.head().await?.number;
+    let mut from = to.block;
+    while from <= head {
+        let until = from.saturating_add(EVENT_BLOCKS).min(head);
+        let logs = chain.provider().get_logs(&event.clone().from_block(from).to_block(until)).await;
+        let logs = logs.map_err(|source| ChainError::Rpc { attempted: "read the terms' event".to_owned(), source })?;
+        let published = logs.iter().filter_map(|log| ModelRegistry::TermsPublished::decode_log_data(log.data()).ok());
+        let found = published.filter_map(|published| {
+            let splits = published.splits.iter();
+            let split = |split: &registry::ModelRegistry::Split| {
+                Some(Split { recipient: split.recipient, share: BasisPoints::new(split.bps).ok()? })
+            };
+            Splits::new(splits.map(split).collect::<Option<_>>()?).ok()
+        });
+        // What a node says is believed if it has the root that is in the contract.
+        if let Some(splits) = found.into_iter().find(|splits| splits.root() == Some(root)) {
+            return Ok(Some(splits));
+        }
+        from = until.saturating_add(1);
+    }
+    Ok(None)
 }
 
 /// Stops new leases under terms.

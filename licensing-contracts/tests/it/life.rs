@@ -111,7 +111,7 @@ fn splits() -> Splits {
 async fn publish(world: &World, to: &licensing_contracts::deployment::Deployment) -> TermsId {
     let manifest = ManifestDigest::from_bytes([7; 32]);
     let receipt = world.send(&CREATOR, &registry::register(to, manifest, &[], "file:model")).await;
-    let model = registry::registered(&receipt).unwrap();
+    let model = registry::registered(to, &receipt).unwrap();
     let now = world.now().await.get();
     let terms = LicenseTerms {
         model,
@@ -131,7 +131,7 @@ async fn publish(world: &World, to: &licensing_contracts::deployment::Deployment
         legal_text: B256::repeat_byte(3).into(),
     };
     let receipt = world.send(&CREATOR, &registry::publish_terms(to, &terms, &splits()).unwrap()).await;
-    let published = registry::published(&receipt).unwrap();
+    let published = registry::published(to, &receipt).unwrap();
     let domain = Domain::new(protocol::ids::ChainId::new(to.chain_id), to.model_registry);
     assert_eq!(published, terms.digest(&domain), "both sides hash the terms alike");
 
@@ -184,7 +184,7 @@ async fn lease(world: &World, to: &licensing_contracts::deployment::Deployment, 
     assert_eq!(client.call(to.audit_service_manager, &stake).await.unwrap(), U256::from(5_000_000));
 
     let receipt = world.send(&HOST, &leases::open(to, &request)).await;
-    let lease = leases::opened(&receipt).unwrap();
+    let lease = leases::opened(to, &receipt).unwrap();
     assert!(client.call(to.lease_manager, &LeaseManager::isActiveCall { leaseId: lease.get() }).await.unwrap());
     lease
 }

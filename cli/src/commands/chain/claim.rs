@@ -5,8 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Args;
 use licensing_contracts::{
-    actions::{event, payments},
+    actions::{event, events, payments, registry},
     bindings::{LeaseManager, PaymentEscrow},
+    client::ChainClient,
+    deployment::Deployment,
 };
 use protocol::{
     ids::LeaseId,
@@ -35,7 +37,7 @@ pub(crate) struct Claim {
     #[arg(long, value_name = "FILE")]
     vouchers: PathBuf,
 
-    /// Someone who shares the royalty under the lease's terms, in their order; may be repeated
+    /// Someone who shares the royalty under the lease's terms, in their order; may be repeated [default: as the chain's events say]
     #[arg(long = "split", value_name = "ADDRESS=BP", value_parser = split)]
     splits: Vec<Split>,
 
@@ -47,6 +49,16 @@ pub(crate) struct Claim {
     send: SendArguments,
 }
 
+/// Who shares the royalty under the lease's terms.
+async fn published(client: &ChainClient, to: &Deployment, lease: LeaseId) -> anyhow::Result<Splits> {
+    let call = LeaseManager::leaseCall { leaseId: lease.get() };
+    let terms = client.call(to.lease_manager, &call).await?.termsId;
+    let splits = registry::splits(client, to, terms.into()).await?;
+    splits
+        .with_context(|| format!("the node does not have the event in which terms {terms} were published"))
+        .advise("name who shares the royalty with --split, in the terms' order, or another node with --rpc")
+}
+
 pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<ExitCode> {
     let file = arguments.vouchers.display();
     let text =
@@ -54,9 +66,10 @@ pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<E
     let claims: Vec<payments::Claim> = serde_json::from_str(&text)
         .with_context(|| format!("{file} is not a list of claims"))
         .advise("see --help for its form")?;
-    let splits = Splits::new(arguments.splits.clone())?;
-    let mut session = arguments.send.open("claim", &(arguments.lease, &splits, &claims, arguments.pay_out)).await?;
+    let named = Splits::new(arguments.splits.clone())?;
+    let mut session = arguments.send.open("claim", &(arguments.lease, &named, &claims, arguments.pay_out)).await?;
     let to = session.deployment.clone();
+    let splits = if arguments.splits.is_empty() { published(session.client(), &to, arguments.lease).await? } else { named };
     let call = LeaseManager::accountCall { leaseId: arguments.lease.get() };
     let account = session.client().call(to.lease_manager, &call).await?;
     let token = Token::find(session.client(), &to, Some(account.token)).await?;
@@ -64,9 +77,7 @@ pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<E
     let mut rows = vec![("lease", arguments.lease.to_string())];
     let mut paid = None;
     if let Some(receipt) = &receipt {
-        let logs = receipt.inner.logs().iter();
-        let claimed: Vec<PaymentEscrow::Claimed> =
-            logs.filter_map(|log| alloy::sol_types::SolEvent::decode_log_data(log.data()).ok()).collect();
+        let claimed: Vec<PaymentEscrow::Claimed> = events(receipt, to.payment_escrow).collect();
         let sum = |part: fn(&PaymentEscrow::Claimed) -> alloy::primitives::U256| {
             Amount::new(claimed.iter().map(|one| part(one).saturating_to::<u128>()).fold(0, u128::saturating_add))
         };
@@ -79,7 +90,7 @@ pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<E
         paid = Some(json!({ "claimed": cost, "royalty": royalty, "validators": validators, "host": host }));
         if arguments.pay_out {
             let receipt = session.act(&payments::pay_out(&to, account.token, account.host)).await?;
-            let sent = receipt.as_ref().and_then(event::<PaymentEscrow::PaidOut>).map(|sent| sent.amount);
+            let sent = receipt.as_ref().and_then(|receipt| event::<PaymentEscrow::PaidOut>(receipt, to.payment_escrow)).map(|sent| sent.amount);
             rows.extend(sent.map(|amount| ("sent to the host", token.show(Amount::new(amount.saturating_to())))));
         }
     }

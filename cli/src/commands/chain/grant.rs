@@ -19,7 +19,7 @@ use super::{
     duration,
     status::time,
 };
-use crate::context::Context;
+use crate::{context::Context, failure::Advise as _};
 
 /// Let a session key sign vouchers for a channel, within caps
 ///
@@ -74,6 +74,10 @@ pub(crate) async fn run(arguments: Grant, context: &Context) -> anyhow::Result<E
     let token = Token::find(session.client(), &to, Some(channel.token)).await?;
     let call = PaymentEscrow::grantCall { id: id.word(), key: arguments.key };
     let present = session.client().call(to.payment_escrow, &call).await?;
+    if present.nonce == u64::MAX {
+        return Err(anyhow::anyhow!("the grant of {key} was revoked, and a revoked key is never granted anything again"))
+            .advise("make a new key for the session");
+    }
     let now = UnixSeconds::new(session.client().head().await?.timestamp_s);
     let grant = SessionGrant {
         channel: id,
@@ -86,7 +90,7 @@ pub(crate) async fn run(arguments: Grant, context: &Context) -> anyhow::Result<E
     let domain = Domain::new(ChainId::new(to.chain_id), to.payment_escrow);
     let signature = session.sign(grant.digest(&domain).word())?;
     let receipt = session.act(&payments::grant(&to, &channel, &grant, &signature)?).await?;
-    let grant = receipt.as_ref().and_then(payments::granted).unwrap_or(grant);
+    let grant = receipt.and_then(|receipt| payments::granted(&to, &receipt)).unwrap_or(grant);
     let rows = [
         ("channel", id.to_string()),
         ("key", arguments.key.to_string()),

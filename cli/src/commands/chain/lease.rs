@@ -153,7 +153,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
             let present = session.client().call(session.deployment.lease_manager, &call).await?;
             let until = UnixSeconds::new(present.to).checked_add(length).context("--for is longer than time lasts")?;
             let action = leases::renew(&session.deployment, lease.id, until);
-            let renewed = session.act(&action).await?.as_ref().and_then(event::<LeaseManager::LeaseRenewed>);
+            let receipt = session.act(&action).await?;
+            let log = session.deployment.lease_manager;
+            let renewed = receipt.and_then(|receipt| event::<LeaseManager::LeaseRenewed>(&receipt, log));
             let until = renewed.map_or(until, |renewed| UnixSeconds::new(renewed.to));
             let rows = [("lease", lease.id.to_string()), ("runs until", time(until.get()))];
             session.finish(context, &rows, json!({ "lease": lease.id, "to": until }))?;
@@ -208,8 +210,8 @@ async fn open(arguments: Open, context: &Context) -> anyhow::Result<ExitCode> {
         bond: token.amount(&arguments.bond)?,
     };
     let receipt = session.pay(&token, to.lease_manager, request.bond, &leases::open(&to, &request)).await?;
-    let opened = receipt.as_ref().and_then(event::<LeaseManager::LeaseOpened>);
-    let lease = receipt.as_ref().and_then(leases::opened);
+    let opened = receipt.as_ref().and_then(|receipt| event::<LeaseManager::LeaseOpened>(receipt, to.lease_manager));
+    let lease = receipt.as_ref().and_then(|receipt| leases::opened(&to, receipt));
     let model = registry_id(terms.modelId);
     let until = opened.map_or(request.to.get(), |opened| opened.to);
     let mut rows = vec![("model", model.to_string()), ("bond", token.show(request.bond))];

@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: PayOut, context: &Context) -> anyhow::Result<
     let mut sent = Amount::ZERO;
     if !owed.is_zero() {
         let receipt = session.act(&payments::pay_out(&to, token.address, account)).await?;
-        let paid = receipt.as_ref().and_then(event::<PaymentEscrow::PaidOut>);
+        let paid = receipt.and_then(|receipt| event::<PaymentEscrow::PaidOut>(&receipt, to.payment_escrow));
         sent = paid.map_or(Amount::ZERO, |paid| Amount::new(paid.amount.saturating_to()));
     }
     let rows = [("account", account.to_string()), ("sent", token.show(sent))];

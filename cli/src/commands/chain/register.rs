@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: Register, context: &Context) -> anyhow::Resul
     let mut session = send.open("register", &(manifest, &parents, &uri, no_terms, &terms)).await?;
     let action = registry::register(&session.deployment, manifest, &parents, &uri);
     let receipt = session.act(&action).await?;
-    let model_id = receipt.as_ref().and_then(registry::registered);
+    let model_id = receipt.as_ref().and_then(|receipt| registry::registered(&session.deployment, receipt));
     let mut rows = vec![("manifest", manifest.to_string())];
     rows.extend(model_id.map(|id| ("model", id.to_string())));
     let mut object = json!({ "manifest": manifest, "model": model_id });

@@ -33,6 +33,10 @@ pub(crate) struct Status {
     #[arg(long, value_name = "ADDRESS")]
     account: Option<Address>,
 
+    /// Payment token of the account's balances [default: the development chain's test token]
+    #[arg(long, env = "HALLMARK_PAYMENT_TOKEN", value_name = "ADDRESS")]
+    payment_token: Option<Address>,
+
     /// A model
     #[arg(long, env = "HALLMARK_MODEL_ID", value_name = "0xHEX")]
     model_id: Option<ModelId>,
@@ -63,7 +67,7 @@ pub(crate) async fn run(arguments: Status, context: &Context) -> anyhow::Result<
     found.rows.push(("chain", format!("{}, block {}, {}", to.chain_id, head.number, time(head.timestamp_s))));
     found.object.insert("chain".to_owned(), json!({ "id": to.chain_id, "block": head.number, "hash": head.hash }));
     if let Some(account) = arguments.account {
-        found.account(&client, &to, account).await?;
+        found.account(&client, &to, account, arguments.payment_token).await?;
     }
     if let Some(model) = arguments.model_id {
         found.model(&client, &to, model).await?;
@@ -79,27 +83,35 @@ pub(crate) async fn run(arguments: Status, context: &Context) -> anyhow::Result<
 }
 
 impl Found {
-    async fn account(&mut self, client: &ChainClient, to: &Deployment, account: Address) -> anyhow::Result<()> {
-        let token = Token::find(client, to, None).await?;
-        let holds = client.call(token.address, &Erc20::balanceOfCall { account }).await?;
-        let owed = PaymentEscrow::balanceCall { token: token.address, account };
-        let owed = client.call(to.payment_escrow, &owed).await?;
+    async fn account(
+        &mut self,
+        client: &ChainClient,
+        to: &Deployment,
+        account: Address,
+        payment_token: Option<Address>,
+    ) -> anyhow::Result<()> {
+        let mut object = Map::new();
+        self.rows.push(("account", account.to_string()));
+        object.insert("address".to_owned(), json!(account));
+        // Who asks for the stake alone need not know a token.
+        if payment_token.or(to.test_token).is_some() {
+            let token = Token::find(client, to, payment_token).await?;
+            let holds = client.call(token.address, &Erc20::balanceOfCall { account }).await?;
+            let owed = PaymentEscrow::balanceCall { token: token.address, account };
+            let owed = client.call(to.payment_escrow, &owed).await?;
+            self.rows.push(("  holds", token.show(Amount::new(holds.saturating_to()))));
+            self.rows.push(("  in the escrow", token.show(Amount::new(owed.saturating_to()))));
+            object.insert("holds".to_owned(), json!(holds.to_string()));
+            object.insert("escrow".to_owned(), json!(owed.to_string()));
+        }
         let host =
             client.call(to.audit_service_manager, &AuditServiceManager::isHostCall { operator: account }).await?;
         let stake = AuditServiceManager::hostStakeCall { operator: account };
         let stake = client.call(to.audit_service_manager, &stake).await?;
-        self.rows.push(("account", account.to_string()));
-        self.rows.push(("  holds", token.show(Amount::new(holds.saturating_to()))));
-        self.rows.push(("  in the escrow", token.show(Amount::new(owed.saturating_to()))));
         self.rows.push(("  host", if host { format!("yes, {stake} slashable") } else { "no".to_owned() }));
-        let object = json!({
-            "address": account,
-            "holds": holds.to_string(),
-            "escrow": owed.to_string(),
-            "is_host": host,
-            "slashable_stake": stake.to_string(),
-        });
-        self.object.insert("account".to_owned(), object);
+        object.insert("is_host".to_owned(), json!(host));
+        object.insert("slashable_stake".to_owned(), json!(stake.to_string()));
+        self.object.insert("account".to_owned(), Value::Object(object));
         Ok(())
     }
 

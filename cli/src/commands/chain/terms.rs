@@ -230,7 +230,7 @@ pub(crate) async fn publish(
     terms.shares()?;
     let action = registry::publish_terms(&session.deployment, &terms, &splits)?;
     let receipt = session.act(&action).await?;
-    let id = receipt.as_ref().and_then(registry::published);
+    let id = receipt.as_ref().and_then(|receipt| registry::published(&session.deployment, receipt));
     // Of a run that was cut off, the terms are those that were published then: they begin a little earlier.
     let terms = match id {
         Some(id) => registry::terms(session.client(), &session.deployment, id).await?,

@@ -141,7 +141,7 @@ fn claim(world: &World, lease: &str) {
     // 2 requests of 0.01, 2400 prompt tokens of 2 and 1100 completion tokens of 6, each per million.
     assert_eq!((accepted["requests"].as_u64(), units(&accepted["worth"])), (Some(2), 11_401));
 
-    let claim = ["claim", "--lease", lease, "--vouchers", "vouchers.json", "--pay-out", SPLIT[0], SPLIT[1]];
+    let claim = ["claim", "--lease", lease, "--vouchers", "vouchers.json", "--pay-out"];
     world.run(HOST, &claim).refused(&["MoreThanReported", "report the epoch's usage first"]);
     let report = ["report", "--lease", lease];
     world.run(HOST, &report).refused(&["the epoch of these requests is not over before 20", "report them then"]);
@@ -151,7 +151,8 @@ fn claim(world: &World, lease: &str) {
     let again = world.json(HOST, &report);
     assert_eq!((again["left_out"].as_u64(), again["transactions"].as_array().unwrap().len()), (Some(3), 0));
 
-    world.run(HOST, &claim[..6]).refused(&["WrongSplits", "splits that the lease's terms"]);
+    let wrong = [&claim[..], &["--split", "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc=2501"]].concat();
+    world.run(HOST, &wrong).refused(&["WrongSplits", "splits that the lease's terms"]);
     world.run(PAYER, &claim).refused(&["NotHost"]);
     let paid = world.json(HOST, &claim)["paid"].clone();
     // With the third request: 3 of 0.01, 2800 of 2 and 1300 of 6.
@@ -179,6 +180,8 @@ fn withdraw(world: &World) {
     assert_eq!(units(&taken["announced"]), 0);
     assert_eq!(units(&world.status(&["--channel", "channel.json"])["channel"]["left"]), 14_500_000 - 13_401);
     world.tried(PAYER, &["grant", "--key", SESSION_KEY.address, "--revoke"]);
+    let anew = ["grant", "--key", SESSION_KEY.address, "--cap", "9"];
+    world.run(PAYER, &anew).refused(&["was revoked", "make a new key"]);
 }
 
 fn end(world: &World, terms: &str, lease: &str) {
