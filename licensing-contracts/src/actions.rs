@@ -2,6 +2,7 @@
 //!
 //! [`Action`]: crate::client::Action
 
+pub mod audit;
 pub mod leases;
 pub mod operators;
 pub mod payments;

@@ -26,6 +26,7 @@ pub mod messages;
 pub mod money;
 pub mod signature;
 pub mod splits;
+pub mod transcript;
 pub mod units;
 
 /// An account as the chain has it.

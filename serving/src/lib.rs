@@ -1,7 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
+pub mod books;
+pub mod chain;
 pub mod engine;
+pub mod metering;
 mod openai;
+pub mod settlement;
 pub mod server;
 pub mod state;
 pub mod usage;

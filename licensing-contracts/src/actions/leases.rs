@@ -8,13 +8,13 @@ use protocol::{
     ids::{LeaseId, ModelId, TermsId},
     messages::wire,
     money::Prices,
-    units::{Amount, UnixSeconds},
+    units::{Amount, PricePerMillion, Seconds, UnixSeconds},
 };
 
 use super::{event, registry::number};
 use crate::{
     bindings::{LeaseManager, leases::ILeaseManager},
-    client::Action,
+    client::{Action, ChainClient, ChainError},
     deployment::Deployment,
 };
 
@@ -61,6 +61,52 @@ pub fn open(to: &Deployment, request: &LeaseRequest) -> Action {
 /// The lease that a receipt of [`open`] made.
 pub fn opened(to: &Deployment, receipt: &TransactionReceipt) -> Option<LeaseId> {
     event::<LeaseManager::LeaseOpened>(receipt, to.lease_manager).map(|made| LeaseId::new(made.leaseId))
+}
+
+/// A lease with everything that serving under it depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseDetails {
+    /// Who serves and is paid.
+    pub host: Address,
+    /// Whose key signs statements.
+    pub lease_key: Address,
+    /// Under which terms.
+    pub terms: TermsId,
+    /// What is paid in.
+    pub token: Address,
+    /// What is charged.
+    pub prices: Prices,
+    /// Until when.
+    pub to: UnixSeconds,
+    /// Until when vouchers can be claimed.
+    pub claimable_until: UnixSeconds,
+    /// How long reported use may stay unpaid.
+    pub dispute_window: Seconds,
+}
+
+/// Reads a lease; `None` if it was never opened.
+pub async fn details(chain: &ChainClient, to: &Deployment, id: LeaseId) -> Result<Option<LeaseDetails>, ChainError> {
+    let lease = chain.call(to.lease_manager, &LeaseManager::leaseCall { leaseId: id.get() }).await?;
+    if lease.host.is_zero() {
+        return Ok(None);
+    }
+    let account = chain.call(to.lease_manager, &LeaseManager::accountCall { leaseId: id.get() }).await?;
+    let price = PricePerMillion::new;
+    Ok(Some(LeaseDetails {
+        host: lease.host,
+        lease_key: lease.leaseKey,
+        terms: lease.termsId.into(),
+        token: account.token,
+        prices: Prices {
+            request: price(lease.prices.request),
+            prompt: price(lease.prices.prompt),
+            cached: price(lease.prices.cached),
+            completion: price(lease.prices.completion),
+        },
+        to: UnixSeconds::new(lease.to),
+        claimable_until: UnixSeconds::new(account.claimableUntil),
+        dispute_window: Seconds::new(account.disputeWindow),
+    }))
 }
 
 /// Extends a lease.

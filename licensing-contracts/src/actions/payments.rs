@@ -2,15 +2,17 @@
 
 use alloy::{primitives::Address, rpc::types::TransactionReceipt};
 use protocol::{
+    counts::UsageTotals,
     ids::LeaseId,
+    merkle_sum::wire::Sums,
     messages::{Channel, SessionGrant, Signed, Statement, Voucher, wire},
     signature::Signature,
-    splits::Splits,
+    splits::{Split, Splits},
     units::Amount,
 };
 use serde::{Deserialize, Serialize};
 
-use super::event;
+use super::{event, events};
 use crate::{
     bindings::{PaymentEscrow, escrow::IPaymentEscrow, same},
     client::Action,
@@ -85,11 +87,15 @@ pub struct Claim {
 pub fn claim(to: &Deployment, lease: LeaseId, splits: &Splits, claims: &[Claim]) -> Encoded {
     let group = IPaymentEscrow::LeaseClaims {
         leaseId: lease.get(),
-        splits: splits.iter().map(|split| wire::Split { recipient: split.recipient, bps: split.share.get() }).collect(),
+        splits: splits.iter().map(wire_split).collect(),
         claims: claims.iter().map(encode).collect(),
     };
     let call = PaymentEscrow::claimBatchCall { batch: vec![group] };
     Ok(Action::call(format!("claim of {} vouchers", claims.len()), to.payment_escrow, &call))
+}
+
+fn wire_split(split: &Split) -> wire::Split {
+    wire::Split { recipient: split.recipient, bps: split.share.get() }
 }
 
 fn encode(claim: &Claim) -> IPaymentEscrow::Claim {
@@ -101,6 +107,22 @@ fn encode(claim: &Claim) -> IPaymentEscrow::Claim {
         inFlight: statement.map(|signed| wire::Statement::from(&signed.message)).into_iter().collect(),
         statementSignature: statement.map(|signed| signed.signature.as_bytes().to_vec().into()).unwrap_or_default(),
     }
+}
+
+/// Pays the royalty on reported use that customers pay for in money, from the host's tokens. The escrow takes them: allow it
+/// first. `position` is the report's, for people.
+pub fn settle_royalty(to: &Deployment, lease: LeaseId, position: u64, used: UsageTotals, splits: &Splits) -> Encoded {
+    let call = PaymentEscrow::settleRoyaltyCall {
+        leaseId: lease.get(),
+        used: same(&Sums::from(used))?,
+        splits: splits.iter().map(|split| same(&wire_split(split))).collect::<Result<_, _>>()?,
+    };
+    Ok(Action::call(format!("royalty on report {position} of lease {lease}"), to.payment_escrow, &call))
+}
+
+/// The claims that a receipt of [`claim`] holds.
+pub fn claimed(to: &Deployment, receipt: &TransactionReceipt) -> Vec<PaymentEscrow::Claimed> {
+    events(receipt, to.payment_escrow).collect()
 }
 
 /// Sends an account what the escrow holds for it.

@@ -1,6 +1,7 @@
 //! The host over real HTTP. Engines are scripted only where a failure or an exact text is needed; the rest runs on real
 //! models.
 
+mod books;
 mod concurrency;
 mod faults;
 mod generation;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Args;
 use licensing_contracts::{
-    actions::{event, events, payments, registry},
+    actions::{event, payments, registry},
     bindings::{LeaseManager, PaymentEscrow},
     client::ChainClient,
     deployment::Deployment,
@@ -77,7 +77,7 @@ pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<E
     let mut rows = vec![("lease", arguments.lease.to_string())];
     let mut paid = None;
     if let Some(receipt) = &receipt {
-        let claimed: Vec<PaymentEscrow::Claimed> = events(receipt, to.payment_escrow).collect();
+        let claimed = payments::claimed(&to, receipt);
         let sum = |part: fn(&PaymentEscrow::Claimed) -> alloy::primitives::U256| {
             Amount::new(claimed.iter().map(|one| part(one).saturating_to::<u128>()).fold(0, u128::saturating_add))
         };

@@ -1,0 +1,382 @@
+//! Statements: what was served, for how much, and under which voucher.
+
+use std::sync::LazyLock;
+
+use alloy_primitives::Address;
+use protocol::{
+    counts::{LaneStep, RequestUsage, UsageCounts},
+    ids::{ChannelId, Epoch, Lane, LeaseId, StatementDigest},
+    messages::{Channel, FinishReason, Signed, Statement, Voucher},
+    units::{Amount, Seconds, UnixMilliseconds, UnixSeconds},
+};
+use sqlx::{
+    Any, AnyConnection, AssertSqlSafe,
+    any::{AnyArguments, AnyRow},
+    query::Query,
+};
+
+use super::{
+    Books, BooksError, CustomerId,
+    columns::{self, Columns, damaged, signed},
+};
+
+/// One request as the journal has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What the lease key signed.
+    pub statement: Signed<Statement>,
+    /// Its digest.
+    pub digest: StatementDigest,
+    /// Name of the answer in the API.
+    pub answer: String,
+    /// The epoch in which the request ended.
+    pub epoch: Epoch,
+    /// What the lane has cost, this request included.
+    pub lane_cost: Amount,
+    /// Who pays in money; none where a voucher does.
+    pub customer: Option<CustomerId>,
+    /// The voucher that the request was served under, and whose key signed it.
+    pub voucher: Option<(Signed<Voucher>, Address)>,
+}
+
+/// Where a lane stands: its newest statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneHead {
+    /// The lease that it belongs to.
+    pub lease: LeaseId,
+    /// The lane.
+    pub lane: Lane,
+    /// Everything used on it.
+    pub counts: UsageCounts,
+    /// Its newest statement.
+    pub head: StatementDigest,
+    /// What it has cost.
+    pub cost: Amount,
+    /// Whose key signs its vouchers.
+    pub signer: Option<Address>,
+}
+
+/// Sums over statements, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Requests.
+    pub requests: u64,
+    /// Prompt tokens, the cached ones included.
+    pub prompt: u64,
+    /// Prompt tokens that were cached.
+    pub cached: u64,
+    /// Completion tokens.
+    pub completion: u64,
+}
+
+const COLUMNS: [&str; 28] = [
+    "digest",
+    "answer_id",
+    "lease_id",
+    "channel_id",
+    "customer_id",
+    "lane",
+    "sequence",
+    "prompt_before",
+    "cached_before",
+    "completion_before",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "charge",
+    "lane_cost",
+    "request_hash",
+    "response_hash",
+    "started_ms",
+    "ended_ms",
+    "finish_reason",
+    "execution",
+    "previous",
+    "signature",
+    "epoch",
+    "voucher_ceiling",
+    "voucher_expires_at",
+    "voucher_signature",
+    "voucher_signer",
+];
+
+/// Rows of one insertion. A full batch goes in pieces of this size and the rest row by row, so that there are two statements
+/// to prepare and not one for every size.
+const ROWS: usize = 32;
+
+static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insertion(1));
+static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insertion(ROWS));
+
+fn insertion(rows: usize) -> String {
+    let mut parameters = (1_u32..).map(|number| format!("${number}"));
+    let rows: Vec<String> = (0..rows)
+        .map(|_| format!("({})", parameters.by_ref().take(COLUMNS.len()).collect::<Vec<_>>().join(", ")))
+        .collect();
+    format!("insert into statement ({}) values {}", COLUMNS.join(", "), rows.join(", "))
+}
+
+/// Inserts all entries.
+pub(super) async fn insert(connection: &mut AnyConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
+    let (pieces, rest) = entries.as_chunks::<ROWS>();
+    for piece in pieces {
+        let query = sqlx::query(AssertSqlSafe(INSERT_MANY.as_str()));
+        piece.iter().fold(query, bind).execute(&mut *connection).await?;
+    }
+    for entry in rest {
+        bind(sqlx::query(AssertSqlSafe(INSERT_ONE.as_str())), entry).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+type AnyQuery<'q> = Query<'q, Any, AnyArguments>;
+
+fn bind<'q>(query: AnyQuery<'q>, entry: &Entry) -> AnyQuery<'q> {
+    let Entry { statement: Signed { message: statement, signature }, .. } = entry;
+    let (before, used) = (statement.step.before(), statement.step.usage().counts());
+    let voucher = entry.voucher.as_ref();
+    query
+        .bind(entry.digest.as_bytes().to_vec())
+        .bind(entry.answer.clone())
+        .bind(signed(statement.lease.get()))
+        .bind(columns::channel(statement.channel))
+        .bind(entry.customer.as_ref().map(|customer| customer.as_str().to_owned()))
+        .bind(signed(statement.lane.get()))
+        .bind(signed(statement.step.after().requests()))
+        .bind(signed(before.prompt().get()))
+        .bind(signed(before.cached().get()))
+        .bind(signed(before.completion().get()))
+        .bind(signed(used.prompt().get()))
+        .bind(signed(used.cached().get()))
+        .bind(signed(used.completion().get()))
+        .bind(columns::amount(statement.charge))
+        .bind(columns::amount(entry.lane_cost))
+        .bind(statement.request_hash.to_vec())
+        .bind(statement.response_hash.to_vec())
+        .bind(signed(statement.started.get()))
+        .bind(signed(statement.ended.get()))
+        .bind(i16::from(statement.finish_reason.code()))
+        .bind(statement.execution.map(|word| word.to_vec()))
+        .bind(statement.previous.map(|digest| digest.as_bytes().to_vec()))
+        .bind(signature.as_bytes().to_vec())
+        .bind(signed(entry.epoch.get()))
+        .bind(voucher.map(|(voucher, _)| columns::amount(voucher.message.ceiling)))
+        .bind(voucher.map(|(voucher, _)| signed(voucher.message.expires_at.get())))
+        .bind(voucher.map(|(voucher, _)| voucher.signature.as_bytes().to_vec()))
+        .bind(voucher.map(|(_, signer)| signer.to_vec()))
+}
+
+fn parse(row: &AnyRow) -> Result<Entry, BooksError> {
+    let row = Columns(row);
+    let counts = |requests, prompt, cached, completion| {
+        UsageCounts::new(requests, prompt, cached, completion).map_err(|error| damaged("counts", error))
+    };
+    let sequence = row.number("sequence")?;
+    let before = counts(
+        sequence.checked_sub(1).ok_or_else(|| damaged("sequence", sequence))?,
+        row.number("prompt_before")?,
+        row.number("cached_before")?,
+        row.number("completion_before")?,
+    )?;
+    let used = RequestUsage::new(
+        row.number("prompt_tokens")?,
+        row.number("cached_tokens")?,
+        row.number("completion_tokens")?,
+    )
+    .map_err(|error| damaged("counts", error))?;
+    let statement = Statement {
+        channel: row.channel("channel_id")?,
+        lease: row.lease("lease_id")?,
+        lane: row.lane("lane")?,
+        step: LaneStep::new(before, used).map_err(|error| damaged("counts", error))?,
+        charge: row.amount("charge")?,
+        request_hash: row.word("request_hash")?,
+        response_hash: row.word("response_hash")?,
+        started: UnixMilliseconds::new(row.number("started_ms")?),
+        ended: UnixMilliseconds::new(row.number("ended_ms")?),
+        finish_reason: FinishReason::try_from(row.small("finish_reason")?)
+            .map_err(|error| damaged("finish_reason", error))?,
+        execution: row.optional_word("execution")?,
+        previous: row.optional_word("previous")?.map(StatementDigest::from),
+    };
+    Ok(Entry {
+        voucher: voucher(&row, &statement)?,
+        digest: row.word("digest")?.into(),
+        answer: row.text("answer_id")?,
+        epoch: row.epoch("epoch")?,
+        lane_cost: row.amount("lane_cost")?,
+        customer: row.optional_text("customer_id")?.map(CustomerId::from_row),
+        statement: Signed { message: statement, signature: row.signature("signature")? },
+    })
+}
+
+/// The voucher that a request was served under: its counts are the lane's before the request.
+fn voucher(row: &Columns<'_>, statement: &Statement) -> Result<Option<(Signed<Voucher>, Address)>, BooksError> {
+    let Some(channel) = statement.channel else { return Ok(None) };
+    let missing = || damaged("voucher", "a statement of a channel without one");
+    let voucher = Voucher {
+        channel,
+        lease: statement.lease,
+        lane: statement.lane,
+        counts: statement.step.before(),
+        ceiling: row.optional_amount("voucher_ceiling")?.ok_or_else(missing)?,
+        statements_head: statement.previous,
+        expires_at: UnixSeconds::new(row.optional_number("voucher_expires_at")?.ok_or_else(missing)?),
+    };
+    let signature = row.optional_signature("voucher_signature")?.ok_or_else(missing)?;
+    let signer = row.optional_address("voucher_signer")?.ok_or_else(missing)?;
+    Ok(Some((Signed { message: voucher, signature }, signer)))
+}
+
+impl Books {
+    /// A statement by its digest.
+    pub async fn statement(&self, digest: StatementDigest) -> Result<Option<Entry>, BooksError> {
+        let query = sqlx::query("select * from statement where digest = $1").bind(digest.as_bytes().to_vec());
+        let row = query.fetch_optional(&self.pool).await.map_err(BooksError::database("read a statement of"))?;
+        row.as_ref().map(parse).transpose()
+    }
+
+    /// The statement of an answer by the answer's name.
+    pub async fn statement_of(&self, answer: &str) -> Result<Option<Entry>, BooksError> {
+        let query = sqlx::query("select * from statement where answer_id = $1").bind(answer.to_owned());
+        let row = query.fetch_optional(&self.pool).await.map_err(BooksError::database("read a statement of"))?;
+        row.as_ref().map(parse).transpose()
+    }
+
+    /// A channel's members, if anything was ever served on it.
+    pub async fn channel(&self, id: ChannelId) -> Result<Option<Channel>, BooksError> {
+        let query = sqlx::query("select * from channel where channel_id = $1").bind(id.as_bytes().to_vec());
+        let row = query.fetch_optional(&self.pool).await.map_err(BooksError::database("read a channel of"))?;
+        let Some(row) = row else { return Ok(None) };
+        let row = Columns(&row);
+        Ok(Some(Channel {
+            payer: row.address("payer")?,
+            host: row.address("host")?,
+            token: row.address("token")?,
+            withdraw_delay: Seconds::new(row.number("withdraw_delay")?),
+            salt: row.word("salt")?,
+        }))
+    }
+
+    /// The newest statement of each of a channel's lanes; of channel none, of the lane of one lease.
+    pub async fn heads(&self, channel: ChannelId) -> Result<Vec<LaneHead>, BooksError> {
+        let query = sqlx::query(HEADS_OF_CHANNEL).bind(columns::channel(Some(channel)));
+        let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read the lanes of"))?;
+        rows.iter().map(head).collect()
+    }
+
+    /// Where a customer's lane stands under a lease.
+    pub async fn customer_head(&self, lease: LeaseId, lane: Lane) -> Result<Option<LaneHead>, BooksError> {
+        let query = sqlx::query(HEAD_OF_CUSTOMER)
+            .bind(columns::channel(None))
+            .bind(signed(lease.get()))
+            .bind(signed(lane.get()));
+        let row = query.fetch_optional(&self.pool).await.map_err(BooksError::database("read a lane of"))?;
+        row.as_ref().map(head).transpose()
+    }
+
+    /// What a customer was charged in all, over all leases.
+    pub async fn charged(&self, customer: &CustomerId) -> Result<Amount, BooksError> {
+        let query = sqlx::query(HEADS_OF_CUSTOMER).bind(customer.as_str().to_owned());
+        let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read the use of"))?;
+        let costs = rows.iter().map(|row| Columns(row).amount("lane_cost"));
+        costs.sum::<Result<SaturatingSum, _>>().map(|sum| sum.0)
+    }
+
+    /// What can be claimed under a lease: of every lane with vouchers the newest statement that is in a report which is on the
+    /// chain, and when the lane's first request ended.
+    pub async fn claimable(&self, lease: LeaseId) -> Result<Vec<(Entry, UnixMilliseconds)>, BooksError> {
+        let query = sqlx::query(CLAIMABLE).bind(signed(lease.get())).bind(columns::channel(None));
+        let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read the lanes of"))?;
+        let first = |row| Columns(row).number("first_ended_ms").map(UnixMilliseconds::new);
+        rows.iter().map(|row| Ok((parse(row)?, first(row)?))).collect()
+    }
+
+    /// What a lane had cost after so many requests; nothing if the books do not know of them.
+    pub async fn lane_cost(
+        &self,
+        lease: LeaseId,
+        channel: ChannelId,
+        lane: Lane,
+        requests: u64,
+    ) -> Result<Amount, BooksError> {
+        let query = sqlx::query(LANE_COST)
+            .bind(signed(lease.get()))
+            .bind(columns::channel(Some(channel)))
+            .bind(signed(lane.get()))
+            .bind(signed(requests));
+        let row = query.fetch_optional(&self.pool).await.map_err(BooksError::database("read a lane of"))?;
+        row.map_or(Ok(Amount::ZERO), |row| Columns(&row).amount("lane_cost"))
+    }
+
+    /// All statements of a lane, oldest first.
+    pub async fn statements_of_lane(
+        &self,
+        lease: LeaseId,
+        channel: Option<ChannelId>,
+        lane: Lane,
+    ) -> Result<Vec<Entry>, BooksError> {
+        let query = sqlx::query(STATEMENTS_OF_LANE)
+            .bind(signed(lease.get()))
+            .bind(columns::channel(channel))
+            .bind(signed(lane.get()));
+        let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read a lane of"))?;
+        rows.iter().map(parse).collect()
+    }
+
+    /// Sums over all statements of a lease.
+    pub async fn totals(&self, lease: LeaseId) -> Result<Totals, BooksError> {
+        let query = sqlx::query(TOTALS).bind(signed(lease.get()));
+        let row = query.fetch_one(&self.pool).await.map_err(BooksError::database("sum up"))?;
+        let row = Columns(&row);
+        Ok(Totals {
+            requests: row.number("requests")?,
+            prompt: row.number("prompt")?,
+            cached: row.number("cached")?,
+            completion: row.number("completion")?,
+        })
+    }
+}
+
+/// Amounts added up; a sum that does not fit is as good as all the money there is.
+struct SaturatingSum(Amount);
+
+impl std::iter::Sum<Amount> for SaturatingSum {
+    fn sum<I: Iterator<Item = Amount>>(amounts: I) -> Self {
+        Self(Amount::new(amounts.fold(0_u128, |sum, amount| sum.saturating_add(amount.get()))))
+    }
+}
+
+const HEADS_OF_CHANNEL: &str = "select s.* from statement s join (select lease_id, lane, max(sequence) as newest \
+     from statement where channel_id = $1 group by lease_id, lane) h \
+     on s.channel_id = $1 and s.lease_id = h.lease_id and s.lane = h.lane and s.sequence = h.newest";
+const HEAD_OF_CUSTOMER: &str =
+    "select * from statement where channel_id = $1 and lease_id = $2 and lane = $3 order by sequence desc limit 1";
+const HEADS_OF_CUSTOMER: &str = "select s.lane_cost from statement s join (select lease_id, channel_id, lane, \
+     max(sequence) as newest from statement where customer_id = $1 group by lease_id, channel_id, lane) h \
+     on s.channel_id = h.channel_id and s.lease_id = h.lease_id and s.lane = h.lane and s.sequence = h.newest";
+const CLAIMABLE: &str = "select s.*, h.first_ended_ms from statement s join (select t.channel_id, t.lane, \
+     max(t.sequence) as newest, min(t.ended_ms) as first_ended_ms from statement t \
+     join reported r on r.digest = t.digest \
+     join report p on p.lease_id = r.lease_id and p.position = r.position and p.block is not null \
+     where t.lease_id = $1 and t.channel_id <> $2 group by t.channel_id, t.lane) h \
+     on s.lease_id = $1 and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.newest";
+const LANE_COST: &str = "select lane_cost from statement \
+     where lease_id = $1 and channel_id = $2 and lane = $3 and sequence = $4";
+const STATEMENTS_OF_LANE: &str =
+    "select * from statement where lease_id = $1 and channel_id = $2 and lane = $3 order by sequence";
+const TOTALS: &str = "select count(*) as requests, cast(coalesce(sum(prompt_tokens), 0) as bigint) as prompt, \
+     cast(coalesce(sum(cached_tokens), 0) as bigint) as cached, \
+     cast(coalesce(sum(completion_tokens), 0) as bigint) as completion from statement where lease_id = $1";
+
+fn head(row: &AnyRow) -> Result<LaneHead, BooksError> {
+    let entry = parse(row)?;
+    let statement = &entry.statement.message;
+    Ok(LaneHead {
+        lease: statement.lease,
+        lane: statement.lane,
+        counts: statement.step.after(),
+        head: entry.digest,
+        cost: entry.lane_cost,
+        signer: entry.voucher.as_ref().map(|(_, signer)| *signer),
+    })
+}

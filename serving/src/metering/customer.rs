@@ -1,0 +1,114 @@
+//! A customer who pays in money, as the host keeps account of it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use protocol::{
+    counts::UsageCounts,
+    ids::{LeaseId, StatementDigest},
+    units::{Amount, UnixMilliseconds},
+};
+
+use super::purse::{Purse, Short};
+use crate::books::{Customer, LaneHead};
+
+const MINUTE_MS: u64 = 60_000;
+
+/// Where the customer's lane stands under one lease.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LaneState {
+    pub(crate) counts: UsageCounts,
+    pub(crate) head: Option<StatementDigest>,
+    pub(crate) cost: Amount,
+}
+
+#[derive(Debug)]
+struct State {
+    purse: Purse,
+    /// Requests of the minute that began then.
+    minute: (u64, u64),
+}
+
+/// A customer's account.
+#[derive(Debug)]
+pub(crate) struct CustomerAccount {
+    customer: Customer,
+    state: Mutex<State>,
+    /// A lane's statements are made one after the other, each upon the one before.
+    lanes: Mutex<HashMap<LeaseId, LaneState>>,
+}
+
+impl CustomerAccount {
+    /// The account as the books have it.
+    pub(crate) fn new(customer: Customer, charged: Amount, heads: &[LaneHead]) -> Self {
+        let purse = Purse::new(customer.budget, charged);
+        let lane = |head: &LaneHead| LaneState { counts: head.counts, head: Some(head.head), cost: head.cost };
+        let lanes = heads.iter().map(|head| (head.lease, lane(head))).collect();
+        Self { customer, state: Mutex::new(State { purse, minute: (0, 0) }), lanes: Mutex::new(lanes) }
+    }
+
+    pub(crate) fn customer(&self) -> &Customer {
+        &self.customer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request against the customer's rate; how long to wait if it is one too many.
+    pub(crate) fn count(&self, now: UnixMilliseconds) -> Result<(), u64> {
+        let Some(most) = self.customer.requests_per_minute else { return Ok(()) };
+        let mut state = self.lock();
+        let minute = now.get() / MINUTE_MS;
+        let (begun, requests) = state.minute;
+        let requests = if begun == minute { requests } else { 0 };
+        if requests >= most {
+            return Err(MINUTE_MS.saturating_sub(now.get() % MINUTE_MS).div_ceil(1_000));
+        }
+        state.minute = (minute, requests.saturating_add(1));
+        Ok(())
+    }
+
+    /// The counts under a lease.
+    pub(crate) fn counts(&self, lease: LeaseId) -> UsageCounts {
+        self.lanes().get(&lease).map(|lane| lane.counts).unwrap_or_default()
+    }
+
+    /// The lanes, to make a statement on one of them.
+    pub(crate) fn lanes(&self) -> MutexGuard<'_, HashMap<LeaseId, LaneState>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets an amount aside.
+    pub(crate) fn reserve(self: &Arc<Self>, worst: Amount) -> Result<CustomerReservation, Short> {
+        self.lock().purse.reserve(worst)?;
+        Ok(CustomerReservation { account: self.clone(), worst, charge: Amount::ZERO })
+    }
+}
+
+/// Money of a customer that is set aside. When it is dropped, what was not charged is given back.
+#[derive(Debug)]
+pub(crate) struct CustomerReservation {
+    account: Arc<CustomerAccount>,
+    worst: Amount,
+    charge: Amount,
+}
+
+impl CustomerReservation {
+    pub(crate) fn account(&self) -> &Arc<CustomerAccount> {
+        &self.account
+    }
+
+    /// Ends the reservation with a charge.
+    pub(crate) fn settle(mut self, charge: Amount) {
+        self.charge = charge;
+    }
+}
+
+impl Drop for CustomerReservation {
+    fn drop(&mut self) {
+        self.account.lock().purse.settle(self.worst, self.charge);
+    }
+}

@@ -1,0 +1,272 @@
+//! From a request that is paid for to the statement about it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use alloy_primitives::{Address, B256};
+use protocol::{
+    counts::{LaneStep, RequestUsage},
+    ids::{Epoch, LeaseId, StatementDigest},
+    messages::{Domain, FinishReason, PaymentEscrow, Signed, Statement, Voucher},
+    units::UnixMilliseconds,
+};
+
+use super::{
+    Accounts,
+    channel::{Charged, Reservation},
+    customer::CustomerReservation,
+    lease::{PricingError, ServedLease},
+};
+use crate::{
+    books::{Books, CustomerId, Entry, Journal, JournalError, KeptAnswer, Written, owner_of},
+    chain::ChainWatch,
+};
+
+/// Everything that metering needs. Shared by all requests.
+#[derive(Debug)]
+pub struct Metering {
+    accounts: Arc<Accounts>,
+    books: Books,
+    journal: Journal,
+    chain: Arc<ChainWatch>,
+    leases: HashMap<LeaseId, Arc<ServedLease>>,
+    escrow: Domain<PaymentEscrow>,
+    clock: fn() -> UnixMilliseconds,
+}
+
+/// Why there is no statement about a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BillError {
+    /// Counts or costs that do not fit.
+    #[error(transparent)]
+    Pricing(#[from] PricingError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// What a request came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Bill {
+    /// Name of the answer in the API.
+    pub(crate) answer: String,
+    /// What was used.
+    pub(crate) usage: RequestUsage,
+    /// Digest of the request's record.
+    pub(crate) request_hash: B256,
+    /// Digest of what was delivered.
+    pub(crate) response_hash: B256,
+    /// Why the answer ended.
+    pub(crate) finish_reason: FinishReason,
+    /// The answer, if it is to be kept: the client's key, the digest of its body, and what was answered.
+    pub(crate) keep: Option<(String, B256, String)>,
+}
+
+/// A statement that is on its way to the disk.
+#[derive(Debug)]
+pub(crate) struct Billed {
+    pub(crate) digest: StatementDigest,
+    pub(crate) statement: Signed<Statement>,
+    /// To be waited for before the last chunk is sent.
+    pub(crate) written: Written,
+}
+
+impl Metering {
+    /// Puts the parts together.
+    pub(crate) fn new(
+        books: Books,
+        journal: Journal,
+        chain: Arc<ChainWatch>,
+        leases: Vec<Arc<ServedLease>>,
+        clock: fn() -> UnixMilliseconds,
+    ) -> Self {
+        let ids = leases.iter().map(|lease| lease.id).collect();
+        let deployment = chain.deployment();
+        let escrow = Domain::new(protocol::ids::ChainId::new(deployment.chain_id), deployment.payment_escrow);
+        Self {
+            accounts: Arc::new(Accounts::new(books.clone(), ids)),
+            books,
+            journal,
+            chain,
+            leases: leases.into_iter().map(|lease| (lease.id, lease)).collect(),
+            escrow,
+            clock,
+        }
+    }
+
+    pub(crate) fn accounts(&self) -> &Arc<Accounts> {
+        &self.accounts
+    }
+
+    pub(crate) fn books(&self) -> &Books {
+        &self.books
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub(crate) fn chain(&self) -> &Arc<ChainWatch> {
+        &self.chain
+    }
+
+    /// All leases.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Arc<ServedLease>> {
+        self.leases.values()
+    }
+
+    /// Under which vouchers are signed.
+    pub(crate) fn escrow(&self) -> &Domain<PaymentEscrow> {
+        &self.escrow
+    }
+
+    pub(crate) fn now(&self) -> UnixMilliseconds {
+        (self.clock)()
+    }
+
+    /// The epoch of a moment, as `UsageLog.epochOf` has it.
+    fn epoch_of(&self, time: UnixMilliseconds) -> Epoch {
+        let seconds = time.second_down().get();
+        Epoch::new(seconds.checked_div(self.chain.spans().epoch.get()).unwrap_or(seconds))
+    }
+
+    /// Signs the statement about a request and hands it to the journal. What was set aside and not charged is free again.
+    pub(crate) fn bill(&self, paid: Paid, bill: Bill) -> Result<Billed, BillError> {
+        let Paid { lease, started, by } = paid;
+        match by {
+            By::Channel { reservation, voucher, signer } => {
+                self.bill_channel(&lease, started, *reservation, (*voucher, signer), bill)
+            }
+            By::Customer(reservation) => self.bill_customer(&lease, started, reservation, bill),
+        }
+    }
+
+    fn bill_channel(
+        &self,
+        lease: &ServedLease,
+        started: UnixMilliseconds,
+        reservation: Reservation,
+        (voucher, signer): (Signed<Voucher>, Address),
+        bill: Bill,
+    ) -> Result<Billed, BillError> {
+        let step = LaneStep::new(voucher.message.counts, bill.usage).map_err(PricingError::from)?;
+        let charge = lease.prices.charge(step.before(), step.after()).map_err(PricingError::from)?;
+        let account = reservation.account();
+        let (id, channel) = (account.id(), account.channel().clone());
+        let ended = self.now();
+        let (digest, statement) = lease.sign(Statement {
+            channel: Some(id),
+            lease: lease.id,
+            lane: voucher.message.lane,
+            step,
+            charge,
+            request_hash: bill.request_hash,
+            response_hash: bill.response_hash,
+            started,
+            ended,
+            finish_reason: bill.finish_reason,
+            execution: None,
+            previous: voucher.message.statements_head,
+        });
+        let lane_cost = lease.prices.cost_up(step.after()).map_err(PricingError::from)?;
+        let entry = Entry {
+            statement: statement.clone(),
+            digest,
+            answer: bill.answer,
+            epoch: self.epoch_of(ended),
+            lane_cost,
+            customer: None,
+            voucher: Some((voucher, signer)),
+        };
+        let kept = bill.keep.map(|keep| kept(owner_of(Some(id), None), keep, ended));
+        let written = self.journal.append(entry, Some((id, channel)), kept)?;
+        // Now, and not when it is written: whatever happens to the disk, this request has been stated.
+        reservation.settle(&Charged { counts: step.after(), head: digest, charge, lane_cost });
+        Ok(Billed { digest, statement, written })
+    }
+
+    fn bill_customer(
+        &self,
+        lease: &ServedLease,
+        started: UnixMilliseconds,
+        reservation: CustomerReservation,
+        bill: Bill,
+    ) -> Result<Billed, BillError> {
+        let account = reservation.account().clone();
+        let customer: CustomerId = account.customer().id.clone();
+        // Held until the entry is queued: statements of a lane are queued in their order.
+        let mut lanes = account.lanes();
+        let lane = lanes.entry(lease.id).or_default();
+        let step = LaneStep::new(lane.counts, bill.usage).map_err(PricingError::from)?;
+        let charge = lease.prices.charge(step.before(), step.after()).map_err(PricingError::from)?;
+        let lane_cost = lease.prices.cost_up(step.after()).map_err(PricingError::from)?;
+        let ended = self.now();
+        let (digest, statement) = lease.sign(Statement {
+            channel: None,
+            lease: lease.id,
+            lane: account.customer().lane,
+            step,
+            charge,
+            request_hash: bill.request_hash,
+            response_hash: bill.response_hash,
+            started,
+            ended,
+            finish_reason: bill.finish_reason,
+            execution: None,
+            previous: lane.head,
+        });
+        let kept = bill.keep.map(|keep| kept(owner_of(None, Some(&customer)), keep, ended));
+        let entry = Entry {
+            statement: statement.clone(),
+            digest,
+            answer: bill.answer,
+            epoch: self.epoch_of(ended),
+            lane_cost,
+            customer: Some(customer),
+            voucher: None,
+        };
+        let written = self.journal.append(entry, None, kept)?;
+        (lane.counts, lane.head, lane.cost) = (step.after(), Some(digest), lane_cost);
+        drop(lanes);
+        reservation.settle(charge);
+        Ok(Billed { digest, statement, written })
+    }
+}
+
+fn kept(owner: B256, (key, body_hash, answer): (String, B256, String), now: UnixMilliseconds) -> KeptAnswer {
+    KeptAnswer { owner, key, body_hash, answer, created_at: now.second_down() }
+}
+
+/// A request for which money is set aside. Dropped without a bill it costs nothing.
+#[derive(Debug)]
+pub(crate) struct Paid {
+    lease: Arc<ServedLease>,
+    started: UnixMilliseconds,
+    by: By,
+}
+
+#[derive(Debug)]
+enum By {
+    Channel { reservation: Box<Reservation>, voucher: Box<Signed<Voucher>>, signer: Address },
+    Customer(CustomerReservation),
+}
+
+impl Paid {
+    pub(crate) fn channel(
+        lease: Arc<ServedLease>,
+        reservation: Reservation,
+        voucher: Signed<Voucher>,
+        signer: Address,
+        started: UnixMilliseconds,
+    ) -> Self {
+        let by = By::Channel { reservation: Box::new(reservation), voucher: Box::new(voucher), signer };
+        Self { lease, started, by }
+    }
+
+    pub(crate) fn customer(
+        lease: Arc<ServedLease>,
+        reservation: CustomerReservation,
+        started: UnixMilliseconds,
+    ) -> Self {
+        Self { lease, started, by: By::Customer(reservation) }
+    }
+}

@@ -1,0 +1,242 @@
+//! Turns statements into money: reports them when their epoch is over, claims what was reported, pays the royalty on what
+//! customers pay for in money, and shows statements to whoever asks for them on the chain.
+//!
+//! One task does one thing after the other, each written down before it is sent. Whatever is cut off is found again: a report
+//! and a royalty by their place, a claim by what the chain says of the lanes.
+
+mod claims;
+mod inclusion;
+mod reports;
+mod royalty;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use alloy_primitives::B256;
+use licensing_contracts::{
+    actions::{leases::LeaseDetails, registry},
+    client::{Action, ChainError, Sender},
+};
+use protocol::{
+    ids::{ChannelId, Lane, LeaseId},
+    splits::Splits,
+    units::{Amount, UnixMilliseconds},
+};
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    books::BooksError,
+    metering::{Metering, lease::ServedLease},
+};
+
+/// Why a step of settlement failed. The next round tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum SettlementError {
+    /// The books.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A tree or a message that cannot be made.
+    #[error("failed to make {what}")]
+    Make {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The chain has reports of this lease that the books do not know.
+    #[error(
+        "lease {lease} has {on_chain} reports on the chain and {known} in the books: it was reported by somebody else, who must \
+         go on doing so"
+    )]
+    ReportedElsewhere {
+        /// The lease.
+        lease: LeaseId,
+        /// Reports on the chain.
+        on_chain: u64,
+        /// Reports in the books.
+        known: u64,
+    },
+    /// The node does not have the event of the lease's terms.
+    #[error("the node does not have the event in which the terms of lease {lease} were published: name another node")]
+    Splits {
+        /// The lease.
+        lease: LeaseId,
+    },
+}
+
+impl SettlementError {
+    fn make<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Make { what, source: Box::new(source) }
+    }
+}
+
+/// When money is claimed.
+#[derive(Clone, Copy, Debug)]
+pub struct SettlementSettings {
+    /// Between two rounds.
+    pub every: Duration,
+    /// A lane that owes as much is claimed in the next round: as much as makes the gas worth it.
+    pub claim_from: Amount,
+    /// A lane that owes less is never claimed.
+    pub claim_least: Amount,
+}
+
+/// A lease with what settling it needs.
+#[derive(Debug)]
+struct SettledLease {
+    served: Arc<ServedLease>,
+    details: LeaseDetails,
+    splits: Splits,
+}
+
+/// The task that settles.
+#[derive(Debug)]
+pub struct Settlement {
+    metering: Arc<Metering>,
+    sender: Sender,
+    settings: SettlementSettings,
+    leases: Vec<SettledLease>,
+    /// Requests of lanes that are claimed, as far as is known.
+    claimed: HashMap<(ChannelId, Lane), u64>,
+    /// Block up to which demands for statements were looked for.
+    looked_until: Option<u64>,
+    /// Failures that were logged and still hold: each is told once.
+    told: HashSet<String>,
+}
+
+impl Settlement {
+    /// Reads what never changes. `sender` is the host's account.
+    pub(crate) async fn new(
+        metering: Arc<Metering>,
+        sender: Sender,
+        settings: SettlementSettings,
+        leases: Vec<(Arc<ServedLease>, LeaseDetails)>,
+    ) -> Result<Self, SettlementError> {
+        let (client, to) = (metering.chain().client().clone(), metering.chain().deployment().clone());
+        let mut settled = Vec::with_capacity(leases.len());
+        for (served, details) in leases {
+            let splits = registry::splits(&client, &to, details.terms).await?;
+            let splits = splits.ok_or(SettlementError::Splits { lease: served.id })?;
+            settled.push(SettledLease { served, details, splits });
+        }
+        Ok(Self {
+            metering,
+            sender,
+            settings,
+            leases: settled,
+            claimed: HashMap::new(),
+            looked_until: None,
+            told: HashSet::new(),
+        })
+    }
+
+    /// Settles until `stop`, and once more then.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut is_ready = false;
+        loop {
+            if !is_ready {
+                let begun = self.begin().await;
+                is_ready = begun.is_ok();
+                self.tell("begin to settle", begun);
+            }
+            if is_ready {
+                self.round().await;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = time::sleep(self.settings.every) => {}
+            }
+        }
+    }
+
+    /// Finds out what became of what an earlier process sent.
+    async fn begin(&mut self) -> Result<(), SettlementError> {
+        // What has a name of its own finds itself, and is noted where it belongs.
+        for index in 0..self.leases.len() {
+            self.report(index).await?;
+            self.pay_royalties(index).await?;
+        }
+        for left in self.sender.settle_others(B256::ZERO).await? {
+            match left.outcome {
+                Ok(receipt) if receipt.status() => tracing::info!("{}, sent before the restart, is mined", left.what),
+                Ok(_) => tracing::warn!("{}, sent before the restart, was refused", left.what),
+                Err(error) => tracing::warn!(%error, "{}, sent before the restart, was not done", left.what),
+            }
+        }
+        for index in 0..self.leases.len() {
+            self.recall_claims(index).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything that is due, for every lease. What fails does not keep the rest from being done.
+    async fn round(&mut self) {
+        for index in 0..self.leases.len() {
+            let reported = self.report(index).await;
+            self.tell("report", reported);
+            let paid = self.pay_royalties(index).await;
+            self.tell("pay royalties", paid);
+            let claimed = self.claim(index).await;
+            self.tell("claim", claimed);
+        }
+        let answered = self.answer_challenges().await;
+        self.tell("answer who asks for statements", answered);
+    }
+
+    /// Logs a failure when it is new.
+    fn tell(&mut self, what: &str, outcome: Result<(), SettlementError>) {
+        match outcome {
+            Ok(()) => {
+                if self.told.remove(what) {
+                    tracing::info!("settlement can {what} again");
+                }
+            }
+            Err(error) => {
+                if self.told.insert(what.to_owned()) {
+                    tracing::warn!(error = %Chain(&error), "settlement failed to {what}: {}", Chain(&error));
+                }
+            }
+        }
+    }
+
+    fn lease(&self, index: usize) -> Option<&SettledLease> {
+        self.leases.get(index)
+    }
+
+    fn now(&self) -> UnixMilliseconds {
+        self.metering.now()
+    }
+
+    /// Does one thing on the chain, once: asked for again after a crash, it is the transaction that is on its way.
+    async fn act(&mut self, work: B256, action: &Action) -> Result<Receipt, SettlementError> {
+        let receipt = self.sender.send_in(work, action).await?;
+        tracing::info!(transaction = %receipt.transaction_hash, "{}", action.what);
+        Ok(receipt)
+    }
+}
+
+type Receipt = alloy::rpc::types::TransactionReceipt;
+
+/// An error and what caused it, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! Whoever holds a statement may ask on the chain where it is reported. A host that is silent is taken for one that hid it.
+
+use alloy::rpc::types::Filter;
+use alloy::providers::Provider as _;
+use alloy::sol_types::SolEvent as _;
+use licensing_contracts::{
+    actions::audit,
+    bindings::EvidenceCourt,
+    client::ChainError,
+};
+use protocol::{ids::StatementDigest, merkle_sum::MerkleSumTree};
+
+use super::{Settlement, SettlementError, reports::work};
+
+/// Blocks whose events are asked for at once.
+const PAGE: u64 = 9_999;
+
+impl Settlement {
+    /// Answers every open demand for a statement of ours.
+    pub(super) async fn answer_challenges(&mut self) -> Result<(), SettlementError> {
+        let chain = self.metering.chain().clone();
+        let head = chain.head().block.number;
+        // After a start, as far back as a demand can still be open: to the beginning, which is a few requests.
+        let mut from = self.looked_until.map_or(chain.deployment().block, |until| until.saturating_add(1));
+        while from <= head {
+            let until = from.saturating_add(PAGE).min(head);
+            let leases: Vec<_> = self.leases.iter().map(|lease| lease.served.id).collect();
+            let topics: Vec<alloy_primitives::B256> =
+                leases.iter().map(|lease| alloy_primitives::U256::from(lease.get()).into()).collect();
+            let filter = Filter::new()
+                .address(chain.deployment().evidence_court)
+                .event_signature(EvidenceCourt::InclusionChallenged::SIGNATURE_HASH)
+                .topic2(topics)
+                .from_block(from)
+                .to_block(until);
+            let logs = chain.client().provider().get_logs(&filter).await.map_err(|source| ChainError::Rpc {
+                attempted: "look for demands of statements".to_owned(),
+                source,
+            })?;
+            for digest in logs.iter().filter_map(|log| log.topics().get(1).copied()) {
+                self.answer(digest.into()).await?;
+            }
+            self.looked_until = Some(until);
+            from = until.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, digest: StatementDigest) -> Result<(), SettlementError> {
+        let chain = self.metering.chain().clone();
+        let (court, call) = (
+            chain.deployment().evidence_court,
+            EvidenceCourt::inclusionChallengeCall { statementDigest: digest.word() },
+        );
+        if !chain.client().call(court, &call).await?.open {
+            return Ok(());
+        }
+        let books = self.metering.books();
+        let Some((lease, position)) = books.report_of(digest).await? else {
+            tracing::error!(statement = %digest, "statement {digest} is asked for and is in no report of this host");
+            return Ok(());
+        };
+        let leaves = books.leaves(lease, position).await?;
+        let proof = tokio::task::spawn_blocking(move || MerkleSumTree::new(leaves)?.prove_inclusion(digest)).await;
+        let proof = proof.map_err(SettlementError::make("a proof"))?.map_err(SettlementError::make("a proof"))?;
+        let action = audit::answer_inclusion(chain.deployment(), digest, position, &proof);
+        let action = action.map_err(SettlementError::make("a proof"))?;
+        let work = work(&digest.to_string(), lease.get(), position);
+        self.act(work, &action).await?;
+        self.sender.finish(work)?;
+        Ok(())
+    }
+}
