@@ -1,0 +1,188 @@
+//! Puts a metered host together: books, chain, leases, settlement; and takes it down in an order in which nothing is lost.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use alloy_primitives::Address;
+use licensing_contracts::{
+    actions::leases::{self, LeaseDetails},
+    client::{ChainClient, ChainError, Sender},
+    deployment::Deployment,
+};
+use protocol::{
+    ids::{ChainId, LeaseId},
+    messages::Domain,
+    signature::SigningKey,
+    units::UnixMilliseconds,
+};
+use tokio::{net::TcpListener, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    AppState,
+    books::{Books, BooksError, Journal},
+    chain::{ChainWatch, WatchSettings},
+    metering::{Metering, lease::ServedLease},
+    server,
+    settlement::{Settlement, SettlementError, SettlementSettings},
+};
+
+/// How long the journal and the settlement get when everything else has ended.
+const LAST_ENTRIES: Duration = Duration::from_secs(30);
+/// Between two looks whether the journal is written.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why there is no metered host.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The books.
+    #[error(transparent)]
+    Books(#[from] BooksError),
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// Settlement.
+    #[error(transparent)]
+    Settlement(#[from] SettlementError),
+    /// Nobody opened it.
+    #[error("there is no lease {lease} on this chain")]
+    NoLease {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// It is somebody else's.
+    #[error("lease {lease} belongs to {host} and not to this host's account {account}")]
+    OtherHost {
+        /// The lease.
+        lease: LeaseId,
+        /// Whose it is.
+        host: Address,
+        /// The account that settles.
+        account: Address,
+    },
+    /// Statements would be refused.
+    #[error("lease {lease} wants statements signed by {expected}, and the lease key given is that of {found}")]
+    OtherKey {
+        /// The lease.
+        lease: LeaseId,
+        /// The lease's key.
+        expected: Address,
+        /// The key given.
+        found: Address,
+    },
+}
+
+/// What a metered host is made of.
+pub struct HostSetup {
+    /// `sqlite:FILE` or `postgres://…`.
+    pub books: String,
+    /// The chain.
+    pub client: ChainClient,
+    /// Its contracts.
+    pub deployment: Deployment,
+    /// How it is followed.
+    pub watch: WatchSettings,
+    /// The host's account, which reports and claims.
+    pub sender: Sender,
+    /// When it does.
+    pub settlement: SettlementSettings,
+    /// The leases that are served under, with the keys that sign their statements.
+    pub leases: Vec<(LeaseId, SigningKey)>,
+    /// How long a request waits for the disk.
+    pub journal_patience: Duration,
+    /// Milliseconds since 1970.
+    pub clock: fn() -> UnixMilliseconds,
+}
+
+impl std::fmt::Debug for HostSetup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostSetup").field("deployment", &self.deployment).finish_non_exhaustive()
+    }
+}
+
+/// The parts of a metered host that run beside its server.
+#[derive(Debug)]
+pub struct MeteredHost {
+    metering: Arc<Metering>,
+    settlement: Settlement,
+    tasks: TaskTracker,
+}
+
+impl MeteredHost {
+    /// Opens the books, reads the leases, and starts the journal.
+    pub async fn open(setup: HostSetup) -> Result<Self, HostError> {
+        let HostSetup { books, client, deployment, watch, sender, settlement, leases, journal_patience, clock } = setup;
+        let tasks = TaskTracker::new();
+        let books = Books::open(&books).await?;
+        let mut settled = Vec::with_capacity(leases.len());
+        for (id, key) in leases {
+            settled.push(read_lease(&client, &deployment, id, key, sender.account()).await?);
+        }
+        let ids: Vec<LeaseId> = settled.iter().map(|(served, _)| served.id).collect();
+        let chain = Arc::new(ChainWatch::start(client, deployment, &ids, watch, clock).await?);
+        let journal = Journal::start(&books, &tasks, journal_patience).await?;
+        let served = settled.iter().map(|(served, _)| served.clone()).collect();
+        let metering = Arc::new(Metering::new(books, journal, chain, served, clock));
+        let settlement = Settlement::new(metering.clone(), sender, settlement, settled).await?;
+        Ok(Self { metering, settlement, tasks })
+    }
+
+    /// What requests are admitted and billed by.
+    pub fn metering(&self) -> &Arc<Metering> {
+        &self.metering
+    }
+
+    /// Serves `state`, which was made with this host's metering, until `shutdown`. Then requests end, the journal is written,
+    /// and what settlement is doing is finished.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        state: AppState,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let Self { metering, settlement, tasks } = self;
+        let stop = CancellationToken::new();
+        tasks.spawn(metering.chain().clone().follow(metering.accounts().clone(), stop.clone()));
+        tasks.spawn(settlement.run(stop.clone()));
+        let served = server::serve(listener, state, shutdown).await;
+        let written = async {
+            while metering.journal().pending() > 0 {
+                time::sleep(LOOK).await;
+            }
+        };
+        if time::timeout(LAST_ENTRIES, written).await.is_err() {
+            tracing::error!("{} statements could not be written before the end", metering.journal().pending());
+        }
+        stop.cancel();
+        drop(metering);
+        tasks.close();
+        if time::timeout(LAST_ENTRIES, tasks.wait()).await.is_err() {
+            tracing::warn!("settlement is still waiting for the chain; what it sent will be found again");
+        }
+        served
+    }
+}
+
+async fn read_lease(
+    client: &ChainClient,
+    deployment: &Deployment,
+    lease: LeaseId,
+    key: SigningKey,
+    account: Address,
+) -> Result<(Arc<ServedLease>, LeaseDetails), HostError> {
+    let details = leases::details(client, deployment, lease).await?.ok_or(HostError::NoLease { lease })?;
+    if details.host != account {
+        return Err(HostError::OtherHost { lease, host: details.host, account });
+    }
+    if details.lease_key != key.address() {
+        return Err(HostError::OtherKey { lease, expected: details.lease_key, found: key.address() });
+    }
+    let served = ServedLease {
+        id: lease,
+        host: details.host,
+        token: details.token,
+        prices: details.prices,
+        key,
+        domain: Domain::new(ChainId::new(deployment.chain_id), deployment.lease_manager),
+    };
+    Ok((Arc::new(served), details))
+}

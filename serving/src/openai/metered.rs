@@ -1,0 +1,202 @@
+//! The metered way through an endpoint: who pays is found out, money is set aside, and the end of the answer waits for the
+//! statement.
+
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    sync::Arc,
+};
+
+use axum::http::HeaderMap;
+use protocol::{
+    counts::RequestUsage,
+    messages::{FinishReason, Signed, Statement},
+    transcript,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    account::{ChoiceEnding, Closing, Ending, Outcome, Settle},
+    error::ApiError,
+    payment,
+};
+use crate::{
+    admission::{self, Payer, Wanted},
+    engine::{self, GenerationRequest},
+    metering::{Bill, BillError, Metering, Paid, lease::ServedLease},
+    state::ServedModel,
+};
+
+/// A metered request on its way in.
+pub(super) struct Gate {
+    metering: Arc<Metering>,
+    lease: Arc<ServedLease>,
+    path: &'static str,
+}
+
+/// One of which is known who pays.
+pub(super) struct Entered {
+    gate: Gate,
+    payer: Payer,
+}
+
+/// One that is paid for.
+pub(super) struct PaidRequest {
+    gate: Gate,
+    paid: Paid,
+}
+
+impl Gate {
+    /// The way in, if the model is served under a lease.
+    pub(super) fn of(metering: Option<&Arc<Metering>>, model: &ServedModel, path: &'static str) -> Option<Self> {
+        let (metering, lease) = (metering?.clone(), model.lease.clone()?);
+        Some(Self { metering, lease, path })
+    }
+
+    fn refused(&self, refusal: &admission::Refusal) -> ApiError {
+        payment::refused(refusal, &self.metering, &self.lease, self.path)
+    }
+
+    /// Lets those in who can pay.
+    pub(super) async fn enter(self, headers: &HeaderMap) -> Result<Entered, ApiError> {
+        admission::check_open(&self.metering, &self.lease).map_err(|refusal| self.refused(&refusal))?;
+        let payer = admission::identify(&self.metering, &self.lease, headers).await;
+        let payer = payer.map_err(|refusal| self.refused(&refusal))?;
+        Ok(Entered { gate: self, payer })
+    }
+}
+
+impl Entered {
+    /// Who shares what is kept of prompts: the payer's own requests and nobody else's.
+    pub(super) fn cache_scope(&self) -> Arc<str> {
+        self.payer.name().into()
+    }
+
+    /// Sets money aside, and says how many tokens of each choice it is for.
+    pub(super) fn admit(
+        self,
+        prompt: usize,
+        choices: NonZeroU64,
+        most: NonZeroUsize,
+        is_named: bool,
+    ) -> Result<(PaidRequest, NonZeroUsize), ApiError> {
+        let Self { gate, payer } = self;
+        let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        let completion = NonZeroU64::new(count(most.get())).unwrap_or(NonZeroU64::MIN);
+        let wanted = Wanted { prompt: count(prompt), choices, completion, is_named };
+        let admitted = admission::admit(&gate.metering, &gate.lease, payer, wanted);
+        let admitted = admitted.map_err(|refusal| gate.refused(&refusal))?;
+        let completion = usize::try_from(admitted.completion).ok().and_then(NonZeroUsize::new).unwrap_or(most);
+        Ok((PaidRequest { gate, paid: admitted.paid }, completion))
+    }
+}
+
+impl PaidRequest {
+    /// What settles the request at its end.
+    pub(super) fn settle(self, model: &ServedModel, request: &GenerationRequest, stop: &[String]) -> Metered {
+        let record = Record::of(model, request, stop);
+        // Plain members always serialise.
+        let record = serde_json::to_string(&record).unwrap_or_default();
+        Metered { metering: self.gate.metering, paid: self.paid, record }
+    }
+}
+
+/// Everything that decides an answer, besides the prompt itself. Beside the statement it is all that a replay needs: the
+/// request's hash is over its text as it was given.
+#[derive(Debug, Serialize)]
+struct Record<'a> {
+    manifest: Option<String>,
+    engine: &'a str,
+    /// Digest of the templated prompt's ids.
+    prompt: protocol::B256,
+    choices: u16,
+    max_tokens: usize,
+    stop: &'a [String],
+    temperature: f32,
+    top_p: f32,
+    top_k: usize,
+    /// In decimal: JSON numbers lose digits above 2^53 in many readers.
+    seed: String,
+    frequency_penalty: f32,
+    presence_penalty: f32,
+    logit_bias: Vec<(u32, f32)>,
+}
+
+impl<'a> Record<'a> {
+    fn of(model: &'a ServedModel, request: &GenerationRequest, stop: &'a [String]) -> Self {
+        let (sampling, adjustments) = (&request.sampling, &request.adjustments);
+        Self {
+            manifest: model.manifest.map(|digest| digest.to_string()),
+            engine: &model.engine_name,
+            prompt: transcript::prompt_digest(&request.prompt),
+            choices: request.choices.get(),
+            max_tokens: request.max_tokens.get(),
+            stop,
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            seed: sampling.seed.to_string(),
+            frequency_penalty: adjustments.frequency_penalty,
+            presence_penalty: adjustments.presence_penalty,
+            logit_bias: adjustments.biases().collect(),
+        }
+    }
+}
+
+/// Settles a metered request.
+pub(super) struct Metered {
+    metering: Arc<Metering>,
+    paid: Paid,
+    record: String,
+}
+
+impl Settle for Metered {
+    fn close(self: Box<Self>, ending: Ending) -> Closing {
+        Box::pin(async move {
+            let Self { metering, paid, record } = *self;
+            let is_complete = ending.outcome == Outcome::Finished;
+            if !is_complete && ending.choices.iter().all(|choice| choice.text.is_empty()) {
+                // Nothing was delivered, so there is nothing to pay for. What was set aside is free again.
+                return Ok(None);
+            }
+            let billed = metering.bill(paid, bill(&ending, &record)).map_err(|error| not_billed(&error))?;
+            let told = told(billed.digest, &billed.statement, &record);
+            billed.written.durable().await.map_err(|error| not_billed(&BillError::Journal(error)))?;
+            Ok(Some(told))
+        })
+    }
+}
+
+/// What the last JSON of an answer says of its statement.
+fn told(digest: protocol::ids::StatementDigest, statement: &Signed<Statement>, record: &str) -> Value {
+    json!({ "statement_id": digest, "statement": statement, "record": record })
+}
+
+fn bill(ending: &Ending, record: &str) -> Bill {
+    let usage = &ending.usage;
+    // Counts that no lane has room for are refused with the statement; nobody generates 2^48 tokens.
+    let usage = RequestUsage::new(usage.prompt().get(), usage.cached().get(), usage.completion().get());
+    Bill {
+        answer: ending.request.clone(),
+        usage: usage.unwrap_or_default(),
+        request_hash: transcript::request_hash(record),
+        response_hash: transcript::response_hash(ending.choices.iter().map(|choice| choice.text.as_str())),
+        finish_reason: finish_reason(ending.outcome, &ending.choices),
+        keep: None,
+    }
+}
+
+fn finish_reason(outcome: Outcome, choices: &[ChoiceEnding]) -> FinishReason {
+    match outcome {
+        Outcome::Finished if choices.iter().any(|choice| choice.finish == Some(engine::FinishReason::Length)) => {
+            FinishReason::Length
+        }
+        Outcome::Finished => FinishReason::Stop,
+        Outcome::ClientGone => FinishReason::Cancelled,
+        Outcome::EngineFailed | Outcome::TimedOut | Outcome::ShutDown => FinishReason::EngineError,
+    }
+}
+
+fn not_billed(error: &BillError) -> ApiError {
+    ApiError::storage().caused_by(error.clone())
+}
