@@ -206,6 +206,14 @@ impl ApiError {
                 let message = format!("Token {id} is not in this model's vocabulary of {vocabulary} tokens.");
                 Self::invalid("invalid_value", message).about("prompt")
             }
+            EngineError::UnknownBias { id, vocabulary } => {
+                let message = format!("Token {id} is not in this model's vocabulary of {vocabulary} tokens.");
+                Self::invalid("invalid_value", message).about("logit_bias")
+            }
+            EngineError::TooManyChoices { most, .. } => {
+                let message = format!("This server generates at most {most} completions for one request.");
+                Self::invalid("invalid_value", message).about("n")
+            }
             error @ (EngineError::Stopped | EngineError::Compute { .. }) => {
                 let message = "The engine failed while it worked on this request. Send the request again.";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "engine_error", message.to_owned())

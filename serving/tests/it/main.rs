@@ -1,13 +1,17 @@
 //! The host over real HTTP. Engines are scripted only where a failure or an exact text is needed; the rest runs on real
 //! models.
 
+mod choices;
 mod concurrency;
 mod faults;
 mod generation;
 mod hostile;
 mod limits;
+mod logprobs;
 mod logs;
+mod penalties;
 mod refusals;
 mod shutdown;
 mod support;
+mod text_engines;
 mod wire;
