@@ -23,5 +23,5 @@ pub use decoder::{Decoder, KvCache, Stream};
 pub use error::Error;
 pub use manifest::Manifest;
 pub use model::Model;
-pub use sampler::{Sampler, SamplingParameters};
+pub use sampler::{Likelihood, LogitAdjuster, LogitAdjustments, Sampler, SamplingParameters};
 pub use tokenizer::{SpecialTokens, StreamDecoder, Tokenizer};

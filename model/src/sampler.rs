@@ -1,9 +1,19 @@
 //! Choosing a token from logits, reproducibly.
 
+mod adjustments;
+mod likelihood;
+
+pub use self::{
+    adjustments::{LogitAdjuster, LogitAdjustments},
+    likelihood::Likelihood,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::kernel::rows::softmax;
+
+/// Draws that one completion may take of its seed's stream: more than any context has tokens.
+const DRAWS_PER_CHOICE: u64 = 1 << 48;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,7 +43,13 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler at the first token of its request.
     pub fn new(parameters: SamplingParameters) -> Self {
-        Self { parameters, draws: 0 }
+        Self::of_choice(parameters, 0)
+    }
+
+    /// A sampler at the first token of one of several completions of the same prompt. They share the seed and draw from
+    /// different stretches of its stream; the first is [`new`](Self::new)'s.
+    pub fn of_choice(parameters: SamplingParameters, choice: u16) -> Self {
+        Self { parameters, draws: u64::from(choice) * DRAWS_PER_CHOICE }
     }
 
     /// The next token. Ties go to the smaller id.
@@ -203,6 +219,17 @@ mod tests {
         // The two unlikely tokens are part of what top_p is a share of.
         let ids = |top_k| kept(&[0.87, 0.09, 0.02, 0.02], 0.9, top_k).into_iter().map(|(id, _)| id).collect::<Vec<_>>();
         assert_eq!((ids(0), ids(4)), (vec![0, 1], vec![0, 1]));
+    }
+
+    #[test]
+    fn choices_draw_apart_and_the_first_draws_as_if_alone() {
+        let parameters = SamplingParameters { temperature: 1.0, top_p: 1.0, top_k: 0, seed: 42 };
+        let draw = |choice| {
+            let mut sampler = Sampler::of_choice(parameters, choice);
+            (0..50).map(|_| sampler.sample(&LOGITS)).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(0), super::tests::draw(parameters, 50));
+        assert!(draw(0) != draw(1) && draw(1) != draw(2) && draw(1) != draw(u16::MAX));
     }
 
     #[test]

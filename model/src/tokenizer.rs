@@ -157,7 +157,13 @@ impl Tokenizer {
     /// What a token adds in the middle of a text, its leading space included. `None` for an id that the vocabulary does
     /// not have and for a token that is only a part of a character.
     pub fn token_text(&self, id: u32) -> Option<String> {
-        self.decoding.text_within(&self.inner.id_to_token(id)?)
+        String::from_utf8(self.token_bytes(id)?).ok()
+    }
+
+    /// The bytes that a token adds in the middle of a text; a special token's are its name. `None` for an id that the
+    /// vocabulary does not have.
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        Some(self.decoding.bytes_within(&self.inner.id_to_token(id)?))
     }
 
     /// The id of a token as the vocabulary spells it (`<|im_end|>`, `Ġthe`).

@@ -1,40 +1,65 @@
-//! What the host asks of an engine: token ids in, token ids out. Nothing here knows tensors, text or HTTP.
+//! What the host asks of an engine: token ids in, token ids or text out. Nothing here knows tensors or HTTP.
 
 pub mod builtin;
+mod channel;
 
-use std::{error::Error, fmt, num::NonZeroUsize, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    num::{NonZeroU16, NonZeroUsize},
+    sync::Arc,
+};
 
-use model::SamplingParameters;
-use tokio::sync::mpsc;
+use model::{LogitAdjustments, SamplingParameters};
 
-/// Generates tokens for many requests at once.
+pub use self::channel::{
+    CompletionEvent, CompletionSender, CompletionStream, Finish, FinishReason, GeneratedToken, ReportedUsage,
+    completion_channel,
+};
+
+/// Generates completions for many requests at once.
 ///
-/// Implementations must finish every stream that they accept: with [`TokenEvent::Finished`], with an error, or, when
-/// they die, by dropping the sender, which the reader sees as [`EngineError::Stopped`].
+/// Implementations must finish every stream that they accept: with [`CompletionEvent::Finished`], with an error, or,
+/// when they die, by dropping the sender, which the reader sees as [`EngineError::Stopped`].
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Most tokens that a prompt and its completion may have together.
     fn context_length(&self) -> usize;
 
-    /// Accepts a request or refuses it at once; never waits for room.
+    /// Whether completions come as tokens. Those that come as text have no log-probabilities, and the host does not
+    /// know how many tokens were generated.
+    fn yields_tokens(&self) -> bool {
+        true
+    }
+
+    /// Accepts a request with all its choices, or refuses it at once; never waits for room. One stream for each choice.
     ///
-    /// Dropping the returned stream cancels the request.
-    fn submit(&self, request: GenerationRequest) -> Result<TokenStream, EngineError>;
+    /// Dropping a stream cancels its choice.
+    fn submit(&self, request: GenerationRequest) -> Result<Vec<CompletionStream>, EngineError>;
 
     /// Stops accepting requests. What was accepted is finished.
     fn drain(&self);
 }
 
-/// One completion to generate.
+/// Completions of one prompt. Its fields but `cache_scope` are all that the completions depend on.
 #[derive(Clone)]
 pub struct GenerationRequest {
     /// Templated prompt, special tokens included. At least one.
-    pub prompt: Vec<u32>,
-    /// The stream finishes after this many tokens if nothing else ends it.
+    pub prompt: Arc<[u32]>,
+    /// How many completions. The first is the one that a request for a single one gets.
+    pub choices: NonZeroU16,
+    /// A completion finishes after this many tokens if nothing else ends it.
     pub max_tokens: NonZeroUsize,
-    /// Tokens that end the stream. They are not delivered and not counted: the client sees no text of them.
+    /// Tokens that end a completion. They are not delivered and not counted: the client sees no text of them.
     pub stop_tokens: Arc<[u32]>,
     /// How each token is drawn. The same parameters give the same tokens, whatever else the engine is doing.
     pub sampling: SamplingParameters,
+    /// What is added to the logits before a token is drawn.
+    pub adjustments: LogitAdjustments,
+    /// Asks for every token's log-probability, and for those of so many of the likeliest tokens.
+    pub likeliest: Option<usize>,
+    /// Requests of one scope may reuse what the engine keeps of each other's prompts, which shows in their times and in
+    /// [`CompletionEvent::Cached`]. Without a scope nothing is shared and nothing is kept.
+    pub cache_scope: Option<Arc<str>>,
 }
 
 /// The prompt is private: only its length is printed.
@@ -42,27 +67,10 @@ impl fmt::Debug for GenerationRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GenerationRequest")
             .field("prompt_tokens", &self.prompt.len())
+            .field("choices", &self.choices)
             .field("max_tokens", &self.max_tokens)
             .finish_non_exhaustive()
     }
-}
-
-/// What a stream delivers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenEvent {
-    /// The next token of the completion.
-    Token(u32),
-    /// Nothing follows.
-    Finished(FinishReason),
-}
-
-/// Why a completion ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model said so, or one of the request's stop strings appeared.
-    Stop,
-    /// The request's token limit was reached.
-    Length,
 }
 
 /// Why an engine refused a request or broke off a stream.
@@ -101,6 +109,22 @@ pub enum EngineError {
         /// Number of tokens that the model knows.
         vocabulary: usize,
     },
+    /// The request biases a token that the model does not have.
+    #[error("biased token {id} is not in the model's vocabulary of {vocabulary}")]
+    UnknownBias {
+        /// The token.
+        id: u32,
+        /// Number of tokens that the model knows.
+        vocabulary: usize,
+    },
+    /// The engine never has room for so many completions of one request.
+    #[error("{choices} completions of one request can never wait together; at most {most} can")]
+    TooManyChoices {
+        /// Completions that were asked for.
+        choices: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// Computing the next token failed.
     #[error("failed to compute the next token")]
     Compute {
@@ -115,69 +139,12 @@ impl EngineError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::QueueFull { .. } | Self::Draining | Self::Stopped | Self::Compute { .. } => true,
-            Self::ContextExceeded { .. } | Self::EmptyPrompt | Self::UnknownToken { .. } => false,
+            Self::ContextExceeded { .. }
+            | Self::EmptyPrompt
+            | Self::UnknownToken { .. }
+            | Self::UnknownBias { .. }
+            | Self::TooManyChoices { .. } => false,
         }
-    }
-}
-
-/// The reading end of a request's tokens. Dropping it cancels the request.
-#[derive(Debug)]
-pub struct TokenStream {
-    events: mpsc::Receiver<Result<TokenEvent, EngineError>>,
-}
-
-impl TokenStream {
-    /// Waits for the next event. Cancel safe. Not to be called again after `Finished` or an error.
-    pub async fn next(&mut self) -> Result<TokenEvent, EngineError> {
-        self.events.recv().await.unwrap_or(Err(EngineError::Stopped))
-    }
-
-    /// Tells the engine that nothing more will be read.
-    pub fn cancel(&mut self) {
-        self.events.close();
-    }
-}
-
-/// The engine's end of a request's tokens.
-#[derive(Debug)]
-pub struct TokenSender {
-    events: mpsc::Sender<Result<TokenEvent, EngineError>>,
-}
-
-/// Joins an engine to the reader of one request.
-///
-/// The channel holds a whole completion, so an engine never waits for a slow reader, and what a reader leaves unread is
-/// bounded by `max_tokens` events of a few bytes.
-pub fn token_channel(max_tokens: NonZeroUsize) -> (TokenSender, TokenStream) {
-    let capacity = max_tokens.get().saturating_add(1).min(tokio::sync::Semaphore::MAX_PERMITS);
-    let (sender, receiver) = mpsc::channel(capacity);
-    (TokenSender { events: sender }, TokenStream { events: receiver })
-}
-
-impl TokenSender {
-    /// Delivers a token. At most `max_tokens` of them.
-    pub fn send(&self, token: u32) {
-        self.deliver(Ok(TokenEvent::Token(token)));
-    }
-
-    /// Ends the stream.
-    pub fn finish(self, reason: FinishReason) {
-        self.deliver(Ok(TokenEvent::Finished(reason)));
-    }
-
-    /// Breaks the stream off.
-    pub fn fail(self, error: EngineError) {
-        self.deliver(Err(error));
-    }
-
-    /// Whether nobody reads any more, so that further work would be wasted.
-    pub fn is_abandoned(&self) -> bool {
-        self.events.is_closed()
-    }
-
-    fn deliver(&self, event: Result<TokenEvent, EngineError>) {
-        // Cannot be full (see `token_channel`); closed means abandoned, which the engine finds out at its next step.
-        self.events.try_send(event).ok();
     }
 }
 
@@ -187,10 +154,14 @@ mod tests {
 
     fn request() -> GenerationRequest {
         GenerationRequest {
-            prompt: vec![4711, 4712],
+            prompt: Arc::from([4711, 4712]),
+            choices: NonZeroU16::MIN,
             max_tokens: NonZeroUsize::MIN,
             stop_tokens: Arc::from([]),
             sampling: SamplingParameters { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 },
+            adjustments: LogitAdjustments::default(),
+            likeliest: None,
+            cache_scope: None,
         }
     }
 
@@ -198,31 +169,5 @@ mod tests {
     fn debug_output_holds_no_prompt() {
         let printed = format!("{:?}", request());
         assert!(!printed.contains("4711"), "{printed}");
-    }
-
-    #[tokio::test]
-    async fn unread_completion_fits_the_channel() {
-        let (sender, mut stream) = token_channel(NonZeroUsize::new(3).unwrap());
-        (0..3).for_each(|token| sender.send(token));
-        sender.finish(FinishReason::Length);
-        for token in 0..3 {
-            assert_eq!(stream.next().await.unwrap(), TokenEvent::Token(token));
-        }
-        assert_eq!(stream.next().await.unwrap(), TokenEvent::Finished(FinishReason::Length));
-    }
-
-    #[tokio::test]
-    async fn dead_engine_is_an_error_and_not_an_end() {
-        let (sender, mut stream) = token_channel(NonZeroUsize::MIN);
-        drop(sender);
-        assert!(matches!(stream.next().await, Err(EngineError::Stopped)));
-    }
-
-    #[tokio::test]
-    async fn cancelled_stream_is_seen_by_the_engine() {
-        let (sender, mut stream) = token_channel(NonZeroUsize::MIN);
-        assert!(!sender.is_abandoned());
-        stream.cancel();
-        assert!(sender.is_abandoned());
     }
 }

@@ -4,6 +4,7 @@ mod admission;
 pub mod books;
 pub mod chain;
 pub mod engine;
+pub mod host;
 pub mod metering;
 mod openai;
 pub mod settlement;

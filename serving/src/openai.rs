@@ -2,16 +2,24 @@
 //!
 //! Reference: <https://platform.openai.com/docs/api-reference>. Checked with the official Python package.
 
+pub(crate) mod account;
+mod attribution;
 mod chat;
 mod completions;
 pub(crate) mod error;
 mod fields;
 mod generate;
+mod generation;
+mod metered;
+mod logprobs;
 mod models;
 mod parameters;
+mod payment;
 mod request;
 mod sse;
 mod stop;
+#[cfg(test)]
+mod testkit;
 mod text;
 mod types;
 

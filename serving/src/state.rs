@@ -14,9 +14,14 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::engine::{
-    Engine,
-    builtin::{BuiltinEngine, BuiltinSettings},
+use protocol::ids::ManifestDigest;
+
+use crate::{
+    engine::{
+        Engine,
+        builtin::{BuiltinEngine, BuiltinSettings},
+    },
+    metering::{Metering, lease::ServedLease},
 };
 
 /// A model under the name that clients ask for.
@@ -36,6 +41,12 @@ pub struct ServedModel {
     pub stop_tokens: Arc<[u32]>,
     /// What generates.
     pub engine: Arc<dyn Engine>,
+    /// The engine with its version, and what kind of device it runs on: two that have the same name give the same answers.
+    pub engine_name: String,
+    /// The weights, tokenizer and chat template; none where an engine of somebody else has them.
+    pub manifest: Option<ManifestDigest>,
+    /// The lease that it is served under; none where no bills are sent.
+    pub lease: Option<Arc<ServedLease>>,
 }
 
 impl ServedModel {
@@ -54,6 +65,9 @@ impl ServedModel {
             tokenizer: model.tokenizer.clone(),
             chat_template: model.chat.clone(),
             stop_tokens: model.config.eos_token_ids.clone().into(),
+            engine_name: format!("hallmark {} cpu f32", env!("CARGO_PKG_VERSION")),
+            manifest: Some(model.manifest_digest),
+            lease: None,
             engine: Arc::new(BuiltinEngine::start(model, settings)?),
         })
     }
@@ -137,12 +151,34 @@ struct Shared {
     encoders: Arc<Semaphore>,
     tasks: TaskTracker,
     abort: CancellationToken,
+    metering: Option<Arc<Metering>>,
 }
 
 impl AppState {
     /// A host of these models. Of two models with one id the first is served. `seed` is for request ids and for the
     /// sampling of requests that bring no seed: take it from the operating system, unless runs must be repeatable.
     pub fn new(models: Vec<ServedModel>, limits: Limits, clock: Clock, seed: u64) -> Self {
+        Self::with_metering(models, limits, clock, seed, None)
+    }
+
+    /// The same, with bills for the models that are served under leases.
+    pub fn metered(
+        models: Vec<ServedModel>,
+        limits: Limits,
+        clock: Clock,
+        seed: u64,
+        metering: Arc<Metering>,
+    ) -> Self {
+        Self::with_metering(models, limits, clock, seed, Some(metering))
+    }
+
+    fn with_metering(
+        models: Vec<ServedModel>,
+        limits: Limits,
+        clock: Clock,
+        seed: u64,
+        metering: Option<Arc<Metering>>,
+    ) -> Self {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             shared: Arc::new(Shared {
@@ -155,6 +191,7 @@ impl AppState {
                 random: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
                 tasks: TaskTracker::new(),
                 abort: CancellationToken::new(),
+                metering,
             }),
         }
     }
@@ -167,6 +204,11 @@ impl AppState {
     /// The model that clients know by this id.
     pub(crate) fn model(&self, id: &str) -> Option<&Arc<ServedModel>> {
         self.shared.models.iter().find(|model| model.id == id)
+    }
+
+    /// What requests of leased models are admitted and billed by.
+    pub(crate) fn metering(&self) -> Option<&Arc<Metering>> {
+        self.shared.metering.as_ref()
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -51,6 +51,23 @@ impl KvCache {
         Ok(Self { layers, len: self.len, capacity: self.capacity })
     }
 
+    /// Takes over the first `tokens` tokens of another stream of the same model, in place of what was held. A stream
+    /// that begins with the same tokens goes on from there as if it had computed them: a position depends on nothing
+    /// behind it, and not on how it was computed.
+    pub fn copy_prefix(&mut self, other: &Self, tokens: usize) -> Result<()> {
+        if tokens > other.len || tokens > self.capacity {
+            candle_core::bail!("no prefix of {tokens} tokens: {} are held, {} fit", other.len, self.capacity);
+        }
+        self.len = 0;
+        if tokens > 0 {
+            for (to, from) in self.layers.iter().zip(&other.layers) {
+                to.slice_set(&from.narrow(0, 0, tokens)?, 0, 0)?;
+            }
+        }
+        self.len = tokens;
+        Ok(())
+    }
+
     pub(crate) fn layer(&self, layer: usize) -> &Tensor {
         &self.layers[layer]
     }

@@ -75,16 +75,16 @@ impl Decoding {
         steps.next().is_none().then_some(Self::SentencePiece { replacements, byte_fallback, strip })
     }
 
-    /// What a token adds in the middle of a text; `None` when that is not a whole number of characters.
-    pub(super) fn text_within(&self, token: &str) -> Option<String> {
+    /// What a token adds in the middle of a text, which may be a part of a character.
+    pub(super) fn bytes_within(&self, token: &str) -> Vec<u8> {
         match self {
-            Self::ByteLevel => String::from_utf8(token_bytes(token)).ok(),
+            Self::ByteLevel => token_bytes(token),
             Self::SentencePiece { replacements, byte_fallback, .. } => match byte_token(token, *byte_fallback) {
-                Some(byte) => String::from_utf8(vec![byte]).ok(),
-                None => Some(replaced(token, replacements)),
+                Some(byte) => vec![byte],
+                None => replaced(token, replacements).into_bytes(),
             },
-            Self::Metaspace { replacement, .. } => Some(token.replace(*replacement, " ")),
-            Self::Spaced => Some(token.to_owned()),
+            Self::Metaspace { replacement, .. } => token.replace(*replacement, " ").into_bytes(),
+            Self::Spaced => token.as_bytes().to_vec(),
         }
     }
 }

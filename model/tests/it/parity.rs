@@ -129,6 +129,27 @@ fn a_shared_prefix_gives_what_each_whole_sequence_gives() {
 }
 
 #[test]
+fn a_copied_prefix_goes_on_as_if_it_had_been_computed() {
+    for folder in families() {
+        let (decoder, expected) = load(&folder);
+        let input = &ids(&expected["input_ids"])[..70];
+        let alone = logits_in_pieces(&decoder, input, &[input.len()]).remove(0);
+        let mut donor = decoder.new_cache(60).unwrap();
+        decoder.forward(&mut [Stream { tokens: &input[..45], cache: &mut donor }]).unwrap();
+        // What another stream left in the cache, and what the donor holds behind the prefix, must not show.
+        let mut cache = decoder.new_cache(80).unwrap();
+        decoder.forward(&mut [Stream { tokens: &input[50..], cache: &mut cache }]).unwrap();
+        for prefix in [45, 1, 0, 17] {
+            cache.copy_prefix(&donor, prefix).unwrap();
+            let logits = decoder.forward(&mut [Stream { tokens: &input[prefix..], cache: &mut cache }]).unwrap();
+            assert_eq!(logits.to_vec2::<f32>().unwrap()[0], alone, "{folder:?} behind {prefix} tokens");
+        }
+        assert!(cache.copy_prefix(&donor, 46).is_err());
+        assert!(decoder.new_cache(10).unwrap().copy_prefix(&donor, 11).is_err());
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let (decoder, _) = load(&families().remove(0));
     let vocabulary = decoder.config().vocab_size as u32;

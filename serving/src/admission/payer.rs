@@ -48,6 +48,16 @@ pub(crate) enum Payer {
     Customer(Arc<CustomerAccount>),
 }
 
+impl Payer {
+    /// A name that no other payer has.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Channel(payer) => payer.account.id().to_string(),
+            Self::Customer(account) => account.customer().id.to_string(),
+        }
+    }
+}
+
 /// A channel and the voucher that it pays with.
 #[derive(Debug)]
 pub(crate) struct ChannelPayer {

@@ -21,7 +21,7 @@ use self::{
     queue::{Queue, Refused},
     scheduler::{Admission, Scheduler, StepLimits},
 };
-use super::{Engine, EngineError, GenerationRequest, TokenStream, token_channel};
+use super::{CompletionStream, Engine, EngineError, GenerationRequest, completion_channel};
 
 /// Sizes of a [`BuiltinEngine`].
 #[derive(Clone, Debug)]
@@ -117,9 +117,13 @@ impl BuiltinEngine {
         if prompt.saturating_add(completion) > self.context_length {
             return Err(EngineError::ContextExceeded { prompt, completion, context: self.context_length });
         }
-        let known = |id: u32| usize::try_from(id).is_ok_and(|id| id < self.vocabulary);
-        match request.prompt.iter().find(|id| !known(**id)) {
-            Some(id) => Err(EngineError::UnknownToken { id: *id, vocabulary: self.vocabulary }),
+        let vocabulary = self.vocabulary;
+        let unknown = |id: &u32| usize::try_from(*id).is_ok_and(|id| id >= vocabulary);
+        if let Some(id) = request.prompt.iter().copied().find(unknown) {
+            return Err(EngineError::UnknownToken { id, vocabulary });
+        }
+        match request.adjustments.bias.keys().copied().find(unknown) {
+            Some(id) => Err(EngineError::UnknownBias { id, vocabulary }),
             None => Ok(()),
         }
     }
@@ -130,15 +134,25 @@ impl Engine for BuiltinEngine {
         self.context_length
     }
 
-    fn submit(&self, request: GenerationRequest) -> Result<TokenStream, EngineError> {
+    fn submit(&self, request: GenerationRequest) -> Result<Vec<CompletionStream>, EngineError> {
         self.check(&request)?;
-        let (sender, stream) = token_channel(request.max_tokens);
-        self.queue.push(Admission { request, sender }).map_err(|refused| match refused {
+        let choices = request.choices.get();
+        let request = Arc::new(request);
+        let (admissions, streams) = (0..choices)
+            .map(|choice| {
+                let (sender, stream) = completion_channel(request.max_tokens);
+                (Admission { request: request.clone(), choice, sender }, stream)
+            })
+            .unzip();
+        self.queue.push_all(admissions).map_err(|refused| match refused {
             Refused::Full { waiting } => EngineError::QueueFull { waiting },
+            Refused::TooMany { capacity } => {
+                EngineError::TooManyChoices { choices: usize::from(choices), most: capacity }
+            }
             Refused::Draining => EngineError::Draining,
             Refused::Stopped => EngineError::Stopped,
         })?;
-        Ok(stream)
+        Ok(streams)
     }
 
     fn drain(&self) {

@@ -7,6 +7,8 @@ use super::{
     error::ApiError,
     fields::{Fields, Kind, Unsupported, kind},
     generate::{Endpoint, tokenize},
+    logprobs,
+    text::Said,
     types::{ChatChoice, ChatChunkChoice, ChatMessage, Delta},
 };
 use crate::{
@@ -29,8 +31,8 @@ const UNSUPPORTED_IN_MESSAGE: &[Unsupported] = &[
 pub(super) struct Chat;
 
 impl Chat {
-    fn chunk(delta: Delta, reason: Option<FinishReason>) -> ChatChunkChoice {
-        ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason: reason.map(Into::into) }
+    fn chunk(index: usize, delta: Delta) -> ChatChunkChoice {
+        ChatChunkChoice { index, delta, logprobs: None, finish_reason: None }
     }
 }
 
@@ -41,12 +43,6 @@ impl Endpoint for Chat {
 
     const TOKEN_LIMITS: &'static [&'static str] = &["max_tokens", "max_completion_tokens"];
     const UNSUPPORTED: &'static [Unsupported] = &[
-        ("n", &["1"]),
-        ("logprobs", &["false"]),
-        ("top_logprobs", &["0"]),
-        ("logit_bias", &["{}"]),
-        ("frequency_penalty", &["0", "0.0"]),
-        ("presence_penalty", &["0", "0.0"]),
         ("response_format", &[r#"{"type":"text"}"#]),
         ("modalities", &[r#"["text"]"#]),
         ("tools", &["[]"]),
@@ -60,6 +56,7 @@ impl Endpoint for Chat {
         ("web_search_options", &["null"]),
         ("moderation", &["null"]),
     ];
+    const PATH: &'static str = "/v1/chat/completions";
     const ID_PREFIX: &'static str = "chatcmpl-";
     const WHOLE_OBJECT: &'static str = "chat.completion";
     const CHUNK_OBJECT: &'static str = "chat.completion.chunk";
@@ -70,6 +67,10 @@ impl Endpoint for Chat {
 
     fn take_prompt(fields: &mut Fields<'_>) -> Result<Vec<Message>, ApiError> {
         parse_messages(&fields.require::<Vec<&RawValue>>("messages", "a list of messages")?)
+    }
+
+    fn take_likeliest(fields: &mut Fields<'_>) -> Result<Option<usize>, ApiError> {
+        logprobs::take_of_chat(fields)
     }
 
     fn encode(messages: Vec<Message>, model: &ServedModel) -> Result<Vec<u32>, ApiError> {
@@ -90,21 +91,22 @@ impl Endpoint for Chat {
         tokenize(model, &text, SpecialTokens::Omit)
     }
 
-    fn whole(text: String, reason: FinishReason) -> ChatChoice {
-        let message = ChatMessage { role: "assistant", content: text, refusal: None };
-        ChatChoice { index: 0, message, logprobs: None, finish_reason: reason.into() }
+    fn whole(index: usize, said: Said, reason: FinishReason) -> ChatChoice {
+        let message = ChatMessage { role: "assistant", content: said.text, refusal: None };
+        ChatChoice { index, message, logprobs: said.tokens.map(Into::into), finish_reason: reason.into() }
     }
 
-    fn opening() -> Option<ChatChunkChoice> {
-        Some(Self::chunk(Delta { role: Some("assistant"), content: Some(String::new()) }, None))
+    fn opening(index: usize) -> Option<ChatChunkChoice> {
+        Some(Self::chunk(index, Delta { role: Some("assistant"), content: Some(String::new()) }))
     }
 
-    fn piece(text: String) -> ChatChunkChoice {
-        Self::chunk(Delta { role: None, content: Some(text) }, None)
+    fn piece(index: usize, said: Said) -> ChatChunkChoice {
+        let delta = Delta { role: None, content: Some(said.text) };
+        ChatChunkChoice { logprobs: said.tokens.map(Into::into), ..Self::chunk(index, delta) }
     }
 
-    fn closing(reason: FinishReason) -> ChatChunkChoice {
-        Self::chunk(Delta::default(), Some(reason))
+    fn closing(index: usize, reason: FinishReason) -> ChatChunkChoice {
+        ChatChunkChoice { finish_reason: Some(reason.into()), ..Self::chunk(index, Delta::default()) }
     }
 }
 

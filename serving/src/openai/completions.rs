@@ -7,6 +7,8 @@ use super::{
     error::ApiError,
     fields::{Fields, Kind, Unsupported, kind},
     generate::{Endpoint, tokenize},
+    logprobs,
+    text::Said,
     types::TextChoice,
 };
 use crate::{
@@ -24,8 +26,9 @@ pub(super) enum Prompt {
 pub(super) struct Completions;
 
 impl Completions {
-    fn choice(text: String, reason: Option<FinishReason>) -> TextChoice {
-        TextChoice { index: 0, text, logprobs: None, finish_reason: reason.map(Into::into) }
+    fn choice(index: usize, said: Said, reason: Option<FinishReason>) -> TextChoice {
+        let Said { text, tokens } = said;
+        TextChoice { index, text, logprobs: tokens.map(Into::into), finish_reason: reason.map(Into::into) }
     }
 }
 
@@ -35,16 +38,9 @@ impl Endpoint for Completions {
     type ChunkChoice = TextChoice;
 
     const TOKEN_LIMITS: &'static [&'static str] = &["max_tokens"];
-    const UNSUPPORTED: &'static [Unsupported] = &[
-        ("n", &["1"]),
-        ("best_of", &["1"]),
-        ("echo", &["false"]),
-        ("suffix", &["\"\"", "null"]),
-        ("logprobs", &["null"]),
-        ("logit_bias", &["{}"]),
-        ("frequency_penalty", &["0", "0.0"]),
-        ("presence_penalty", &["0", "0.0"]),
-    ];
+    const UNSUPPORTED: &'static [Unsupported] =
+        &[("best_of", &["1"]), ("echo", &["false"]), ("suffix", &["\"\"", "null"])];
+    const PATH: &'static str = "/v1/completions";
     const ID_PREFIX: &'static str = "cmpl-";
     const WHOLE_OBJECT: &'static str = "text_completion";
     const CHUNK_OBJECT: &'static str = "text_completion";
@@ -58,6 +54,10 @@ impl Endpoint for Completions {
         parse_prompt(fields.take_raw("prompt").ok_or_else(|| ApiError::missing("prompt"))?)
     }
 
+    fn take_likeliest(fields: &mut Fields<'_>) -> Result<Option<usize>, ApiError> {
+        logprobs::take_of_completion(fields)
+    }
+
     fn encode(prompt: Prompt, model: &ServedModel) -> Result<Vec<u32>, ApiError> {
         match prompt {
             Prompt::Ids(ids) => Ok(ids),
@@ -65,20 +65,20 @@ impl Endpoint for Completions {
         }
     }
 
-    fn whole(text: String, reason: FinishReason) -> TextChoice {
-        Self::choice(text, Some(reason))
+    fn whole(index: usize, said: Said, reason: FinishReason) -> TextChoice {
+        Self::choice(index, said, Some(reason))
     }
 
-    fn opening() -> Option<TextChoice> {
+    fn opening(_index: usize) -> Option<TextChoice> {
         None
     }
 
-    fn piece(text: String) -> TextChoice {
-        Self::choice(text, None)
+    fn piece(index: usize, said: Said) -> TextChoice {
+        Self::choice(index, said, None)
     }
 
-    fn closing(reason: FinishReason) -> TextChoice {
-        Self::choice(String::new(), Some(reason))
+    fn closing(index: usize, reason: FinishReason) -> TextChoice {
+        Self::choice(index, Said::default(), Some(reason))
     }
 }
 

@@ -8,11 +8,26 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::engine::EngineError;
 
 /// Read by OpenAI's clients before they decide for themselves.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// x402's offer, as base64 of JSON.
+const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
+
+/// Whether the same request may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Not as it is.
+    Never,
+    /// In a moment.
+    Later,
+    /// Not before so long.
+    After { seconds: u64 },
+}
 
 /// What a client is told. Sources go to the log and never into the message.
 #[derive(Debug)]
@@ -23,6 +38,11 @@ pub(crate) struct ApiError {
     message: String,
     param: Option<String>,
     retry_after: Option<Duration>,
+    retry: Option<Retry>,
+    /// More members of `error`.
+    details: Map<String, Value>,
+    /// More members beside `error`, and what x402's header says.
+    payment: Option<(Map<String, Value>, Option<HeaderValue>)>,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -30,6 +50,8 @@ pub(crate) struct ApiError {
 #[derive(Debug, Serialize)]
 pub(crate) struct ErrorBody<'a> {
     error: ErrorFields<'a>,
+    #[serde(flatten)]
+    payment: Option<&'a Map<String, Value>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,16 +61,62 @@ struct ErrorFields<'a> {
     kind: &'a str,
     param: Option<&'a str>,
     code: &'a str,
+    #[serde(flatten)]
+    details: &'a Map<String, Value>,
 }
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
-        Self { status, kind, code, message, param: None, retry_after: None, source: None }
+        Self {
+            status,
+            kind,
+            code,
+            message,
+            param: None,
+            retry_after: None,
+            retry: None,
+            details: Map::new(),
+            payment: None,
+            source: None,
+        }
     }
 
     /// 400 for a request that no server state could make right.
     pub(crate) fn invalid(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message.into())
+    }
+
+    /// A refusal for a reason that admission gives.
+    pub(crate) fn refusal(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
+        Self::new(status, kind, code, message)
+    }
+
+    /// Adds members to `error`.
+    pub(crate) fn with_details(mut self, details: Map<String, Value>) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// Says whether to try again.
+    pub(crate) fn with_retry(mut self, retry: Retry) -> Self {
+        if let Retry::After { seconds } = retry {
+            self.retry_after = Some(Duration::from_secs(seconds));
+        }
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Adds an offer: members of the body, and a header.
+    pub(crate) fn with_payment(mut self, members: Map<String, Value>, header: Option<HeaderValue>) -> Self {
+        self.payment = Some((members, header));
+        self
+    }
+
+    /// 503 for a statement that is not on the disk.
+    pub(crate) fn storage() -> Self {
+        let message = "The host could not write its account of this request to its journal, so the answer does not count as \
+                       complete. GET /v1/statements/{id} shows the statement once it is written.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "storage_unavailable", message.to_owned())
     }
 
     /// Names the field that is to blame.
@@ -206,6 +274,14 @@ impl ApiError {
                 let message = format!("Token {id} is not in this model's vocabulary of {vocabulary} tokens.");
                 Self::invalid("invalid_value", message).about("prompt")
             }
+            EngineError::UnknownBias { id, vocabulary } => {
+                let message = format!("Token {id} is not in this model's vocabulary of {vocabulary} tokens.");
+                Self::invalid("invalid_value", message).about("logit_bias")
+            }
+            EngineError::TooManyChoices { most, .. } => {
+                let message = format!("This server generates at most {most} completions for one request.");
+                Self::invalid("invalid_value", message).about("n")
+            }
             error @ (EngineError::Stopped | EngineError::Compute { .. }) => {
                 let message = "The engine failed while it worked on this request. Send the request again.";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "engine_error", message.to_owned())
@@ -215,9 +291,9 @@ impl ApiError {
     }
 
     pub(crate) fn body(&self) -> ErrorBody<'_> {
-        let error =
-            ErrorFields { message: &self.message, kind: self.kind, param: self.param.as_deref(), code: self.code };
-        ErrorBody { error }
+        let Self { message, kind, code, details, .. } = self;
+        let error = ErrorFields { message, kind, param: self.param.as_deref(), code, details };
+        ErrorBody { error, payment: self.payment.as_ref().map(|(members, _)| members) }
     }
 
     /// Logs the source, once, where the error leaves the host.
@@ -237,9 +313,17 @@ impl IntoResponse for ApiError {
             let seconds = wait.as_secs().max(1);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::GATEWAY_TIMEOUT {
-            // OpenAI's clients would send the same again, twice, and each time hold the host for as long.
-            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        // OpenAI's clients would send the same again, twice, and each time hold the host for as long, or be refused as before.
+        let retry = match self.retry {
+            Some(Retry::Never) => Some("false"),
+            Some(Retry::Later | Retry::After { .. }) => Some("true"),
+            None => (self.status == StatusCode::GATEWAY_TIMEOUT).then_some("false"),
+        };
+        if let Some(retry) = retry {
+            response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(retry));
+        }
+        if let Some((_, Some(offer))) = self.payment {
+            response.headers_mut().insert(PAYMENT_REQUIRED, offer);
         }
         response
     }

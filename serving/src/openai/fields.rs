@@ -3,7 +3,7 @@
 //! Values stay unparsed until they are taken with the type that they must have: a hostile body costs one pass over its
 //! bytes and no recursion, whatever is in it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive};
 
 use serde::{
     Deserialize, Deserializer,
@@ -82,6 +82,28 @@ impl<'a> Fields<'a> {
         let Some(value) = self.take_raw(field) else { return Ok(None) };
         let value = serde_json::from_str(value.get());
         value.map(Some).map_err(|_| ApiError::wrong_type(&self.name(field), expected))
+    }
+
+    /// Takes a whole number within a range.
+    pub(super) fn take_integer(&mut self, field: &str, range: RangeInclusive<i128>) -> Result<Option<i128>, ApiError> {
+        match self.take::<i128>(field, "an integer")? {
+            Some(value) if !range.contains(&value) => {
+                let expected = format!("an integer from {} to {}", range.start(), range.end());
+                Err(ApiError::wrong_value(&self.name(field), &expected))
+            }
+            value => Ok(value),
+        }
+    }
+
+    /// Takes a number within a range.
+    pub(super) fn take_number(&mut self, field: &str, range: RangeInclusive<f32>) -> Result<Option<f32>, ApiError> {
+        match self.take::<f32>(field, "a number")? {
+            Some(value) if !range.contains(&value) => {
+                let expected = format!("a number from {} to {}", range.start(), range.end());
+                Err(ApiError::wrong_value(&self.name(field), &expected))
+            }
+            value => Ok(value),
+        }
     }
 
     /// Takes a field that must be there.

@@ -5,29 +5,29 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use axum::{
     Json,
     extract::State,
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use model::SpecialTokens;
 use serde::Serialize;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{self, Instant},
-};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
+    account::{Account, Closed, Settle, Subject, Unmetered},
     error::ApiError,
     fields::{Fields, Unsupported},
+    generation::Generation,
+    metered::Gate,
     parameters::{HARMLESS, Parameters, TokenLimit},
     request::{Leave, RequestBody},
     sse,
-    stop::StopMatcher,
-    text::{TextEvent, TextStream},
+    text::{Said, TextEvent, TextStream},
     types::{Reply, UsageFigures},
 };
 use crate::{
-    engine::{EngineError, FinishReason, GenerationRequest},
+    engine::{FinishReason, GenerationRequest},
     state::{AppState, Limits, ServedModel},
-    usage::Usage,
+    usage::token_count,
 };
 
 /// What an endpoint does in its own way.
@@ -40,6 +40,8 @@ pub(super) trait Endpoint: 'static {
     /// Names under which clients send the limit on the completion's tokens.
     const TOKEN_LIMITS: &'static [&'static str];
     const UNSUPPORTED: &'static [Unsupported];
+    /// Where it is.
+    const PATH: &'static str;
     const ID_PREFIX: &'static str;
     const WHOLE_OBJECT: &'static str;
     const CHUNK_OBJECT: &'static str;
@@ -47,18 +49,20 @@ pub(super) trait Endpoint: 'static {
     /// Completion tokens when the client names no limit and the context has room.
     fn default_max_tokens(limits: &Limits) -> usize;
     fn take_prompt(fields: &mut Fields<'_>) -> Result<Self::Prompt, ApiError>;
+    /// How many of the likeliest tokens come with each token, if log-probabilities are wanted.
+    fn take_likeliest(fields: &mut Fields<'_>) -> Result<Option<usize>, ApiError>;
     /// Token ids of the templated prompt, special tokens included. Takes its time.
     fn encode(prompt: Self::Prompt, model: &ServedModel) -> Result<Vec<u32>, ApiError>;
 
-    fn whole(text: String, reason: FinishReason) -> Self::WholeChoice;
-    /// The chunk before the first text, if there is one.
-    fn opening() -> Option<Self::ChunkChoice>;
-    fn piece(text: String) -> Self::ChunkChoice;
-    fn closing(reason: FinishReason) -> Self::ChunkChoice;
+    fn whole(index: usize, said: Said, reason: FinishReason) -> Self::WholeChoice;
+    /// The chunk before a choice's first text, if there is one.
+    fn opening(index: usize) -> Option<Self::ChunkChoice>;
+    fn piece(index: usize, said: Said) -> Self::ChunkChoice;
+    fn closing(index: usize, reason: FinishReason) -> Self::ChunkChoice;
 }
 
 /// What all chunks of an answer have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Head {
     id: String,
     created: u64,
@@ -67,14 +71,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn reply<C>(
-        &self,
-        object: &'static str,
-        choices: Vec<C>,
-        usage: Option<Option<UsageFigures>>,
-    ) -> Reply<C> {
+    /// An answer or a chunk without usage.
+    pub(super) fn reply<C>(&self, object: &'static str, choices: Vec<C>) -> Reply<C> {
         let Self { id, created, model, system_fingerprint } = self.clone();
-        Reply { id, object, created, model, choices, usage, system_fingerprint }
+        Reply { id, object, created, model, choices, usage: None, system_fingerprint, hallmark: None }
     }
 }
 
@@ -83,16 +83,22 @@ struct Checked<P> {
     model: Arc<ServedModel>,
     prompt: P,
     parameters: Parameters,
+    likeliest: Option<usize>,
 }
 
 /// Answers in one piece or as a stream. Failures before the first text have a status of their own.
 pub(super) async fn create<E: Endpoint>(
     State(state): State<AppState>,
+    headers: HeaderMap,
     RequestBody { text, leave }: RequestBody,
 ) -> Result<Response, ApiError> {
-    let Checked { model, prompt, parameters } = check::<E>(&state, &text)?;
+    let Checked { model, prompt, parameters, likeliest } = check::<E>(&state, &text)?;
     // What it said has been copied out, and the wait from here on may be long.
     drop(text);
+    let entered = match Gate::of(state.metering(), &model, E::PATH) {
+        Some(gate) => Some(gate.enter(&headers).await?),
+        None => None,
+    };
     let (prompt, open) = encode::<E>(&state, model.clone(), prompt, leave).await?;
     if prompt.is_empty() {
         return Err(ApiError::empty_prompt());
@@ -104,25 +110,43 @@ pub(super) async fn create<E: Endpoint>(
         model: model.id.clone(),
         system_fingerprint: model.system_fingerprint.clone(),
     };
-    let usage = Usage::of_prompt(&prompt);
     let default = E::default_max_tokens(limits);
-    let max_tokens = completion_limit(&model, prompt.len(), parameters.max_tokens, default, limits)?;
+    let mut max_tokens = completion_limit(&model, prompt.len(), parameters.max_tokens, default, limits)?;
+    let mut cache_scope = parameters.cache_key;
+    let mut paid = None;
+    if let Some(entered) = entered {
+        cache_scope = Some(entered.cache_scope(cache_scope.as_deref()));
+        let is_named = parameters.max_tokens.is_some();
+        let (request, affordable) = entered.admit(prompt.len(), parameters.choices, max_tokens, is_named)?;
+        (paid, max_tokens) = (Some(request), affordable);
+    }
     let mut sampling = parameters.sampling;
     if !parameters.seeded {
         sampling.seed = state.draw_seed();
     }
-    let request = GenerationRequest { prompt, max_tokens, stop_tokens: model.stop_tokens.clone(), sampling };
-    let tokens = model.engine.submit(request).map_err(|error| ApiError::engine(error, limits.retry_after))?;
-    let stops = StopMatcher::new(parameters.stop);
-    let mut text = TextStream::new(head.id.clone(), model, tokens, stops, usage, deadline(limits.generation_timeout));
+    let request = GenerationRequest {
+        prompt: prompt.into(),
+        choices: parameters.choices,
+        max_tokens,
+        stop_tokens: model.stop_tokens.clone(),
+        sampling,
+        adjustments: parameters.adjustments,
+        likeliest,
+        cache_scope,
+    };
+    let settle: Box<dyn Settle> = match paid {
+        Some(paid) => Box::new(paid.settle(&model, &request, &parameters.stop)?),
+        None => Box::new(Unmetered),
+    };
+    let mut generation = begin(&state, head.id.clone(), model, request, parameters.stop, settle)?;
 
     match parameters.stream {
         // The request is open until this is answered; dropped with the handler if the client hangs up.
-        None => whole::<E>(&state, &head, text, open).await,
+        None => whole::<E>(&head, generation, open).await,
         Some(options) => {
-            let first = next_or_abort(&state, &mut text).await?;
+            let first = generation.next().await?;
             let include_usage = options.include_usage.unwrap_or(false);
-            Ok(sse::respond::<E>(&state, sse::Opened { head, text, first, include_usage, permit: open }))
+            Ok(sse::respond::<E>(&state, sse::Opened { head, generation, first, include_usage, permit: open }))
         }
     }
 }
@@ -133,8 +157,32 @@ fn check<E: Endpoint>(state: &AppState, text: &str) -> Result<Checked<E::Prompt>
     let model = state.model(&id).ok_or_else(|| ApiError::model_not_found(&id))?.clone();
     let prompt = E::take_prompt(&mut fields)?;
     let parameters = Parameters::take(&mut fields, E::TOKEN_LIMITS)?;
+    let likeliest = E::take_likeliest(&mut fields)?;
     fields.refuse_rest(HARMLESS, E::UNSUPPORTED)?;
-    Ok(Checked { model, prompt, parameters })
+    if likeliest.is_some() && !model.engine.yields_tokens() {
+        return Err(ApiError::unsupported("logprobs", "null"));
+    }
+    Ok(Checked { model, prompt, parameters, likeliest })
+}
+
+/// Hands a request to its engine. An engine that refuses it has used nothing, so an account is opened for those that it
+/// takes.
+fn begin(
+    state: &AppState,
+    id: String,
+    model: Arc<ServedModel>,
+    request: GenerationRequest,
+    stop: Vec<String>,
+    settle: Box<dyn Settle>,
+) -> Result<Generation, ApiError> {
+    let limits = state.limits();
+    let (prompt, logprobs) = (token_count(request.prompt.len()), request.likeliest.is_some());
+    let streams = model.engine.submit(request).map_err(|error| ApiError::engine(error, limits.retry_after))?;
+    let texts: Vec<TextStream> =
+        streams.into_iter().map(|stream| TextStream::new(&model.tokenizer, stream, stop.clone(), logprobs)).collect();
+    let subject = Subject { request: id, model, prompt, choices: texts.len() };
+    let account = Account::open(state, subject, settle);
+    Ok(Generation::new(state.clone(), texts, account, deadline(limits.generation_timeout)))
 }
 
 /// Renders and tokenizes on a thread where that holds up no other request, no more prompts at once than there are
@@ -176,35 +224,31 @@ fn deadline(patience: Duration) -> Instant {
     now.checked_add(patience.min(NEVER)).unwrap_or(now)
 }
 
-/// The next piece, or why there will be none.
-pub(super) async fn next_or_abort(state: &AppState, text: &mut TextStream) -> Result<TextEvent, ApiError> {
-    let limits = state.limits();
-    let event = tokio::select! {
-        // In order: when the host's patience is over, even text that is ready is too late.
-        biased;
-        () = state.abort().cancelled() => Err(EngineError::Draining),
-        () = time::sleep_until(text.deadline()) => return Err(ApiError::generation_timeout(limits.generation_timeout)),
-        event = text.next() => event,
-    };
-    event.map_err(|error| ApiError::engine(error, limits.retry_after))
-}
-
 async fn whole<E: Endpoint>(
-    state: &AppState,
     head: &Head,
-    mut text: TextStream,
+    mut generation: Generation,
     _open: OwnedSemaphorePermit,
 ) -> Result<Response, ApiError> {
-    let mut content = String::new();
-    let reason = loop {
-        match next_or_abort(state, &mut text).await? {
-            TextEvent::Piece(piece) => content += &piece,
-            TextEvent::Finished(reason) => break reason,
+    let mut said: Vec<(Said, Option<FinishReason>)> =
+        (0..generation.choices()).map(|_| (generation.silence(), None)).collect();
+    while !generation.is_finished() {
+        let (index, event) = generation.next().await?;
+        let Some((said, finish)) = said.get_mut(index) else { continue };
+        match event {
+            TextEvent::Piece(more) => said.append(more),
+            TextEvent::Finished(reason) => *finish = Some(reason),
         }
-    };
-    let figures = UsageFigures::from(text.usage());
-    let reply = head.reply(E::WHOLE_OBJECT, vec![E::whole(content, reason)], Some(Some(figures)));
-    Ok(Json(reply).into_response())
+    }
+    let mut choices = Vec::new();
+    for (index, (said, finish)) in said.into_iter().enumerate() {
+        // From here on the answer is made, and counts as delivered even if the client goes away.
+        if let (Some(reason), true) = (finish, generation.delivered().add(index, &said.text)) {
+            choices.push(E::whole(index, said, reason));
+        }
+    }
+    let Closed { usage, hallmark } = generation.close().await?;
+    let usage = Some(Some(UsageFigures::from(usage)));
+    Ok(Json(Reply { usage, hallmark, ..head.reply(E::WHOLE_OBJECT, choices) }).into_response())
 }
 
 /// How many tokens the completion may have. A limit that a client names is kept or refused, never shortened.

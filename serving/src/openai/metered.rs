@@ -2,7 +2,8 @@
 //! statement.
 
 use std::{
-    num::{NonZeroU64, NonZeroUsize},
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     sync::Arc,
 };
 
@@ -23,7 +24,10 @@ use super::{
 use crate::{
     admission::{self, Payer, Wanted},
     engine::{self, GenerationRequest},
-    metering::{Bill, BillError, Metering, Paid, lease::ServedLease},
+    metering::{
+        Bill, BillError, Metering, Paid,
+        lease::{PricingError, ServedLease},
+    },
     state::ServedModel,
 };
 
@@ -68,22 +72,22 @@ impl Gate {
 
 impl Entered {
     /// Who shares what is kept of prompts: the payer's own requests and nobody else's.
-    pub(super) fn cache_scope(&self) -> Arc<str> {
-        self.payer.name().into()
+    pub(super) fn cache_scope(&self, key: Option<&str>) -> Arc<str> {
+        format!("{} {}", self.payer.name(), key.unwrap_or_default()).into()
     }
 
     /// Sets money aside, and says how many tokens of each choice it is for.
     pub(super) fn admit(
         self,
         prompt: usize,
-        choices: NonZeroU64,
+        choices: NonZeroU16,
         most: NonZeroUsize,
         is_named: bool,
     ) -> Result<(PaidRequest, NonZeroUsize), ApiError> {
         let Self { gate, payer } = self;
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let completion = NonZeroU64::new(count(most.get())).unwrap_or(NonZeroU64::MIN);
-        let wanted = Wanted { prompt: count(prompt), choices, completion, is_named };
+        let wanted = Wanted { prompt: count(prompt), choices: choices.into(), completion, is_named };
         let admitted = admission::admit(&gate.metering, &gate.lease, payer, wanted);
         let admitted = admitted.map_err(|refusal| gate.refused(&refusal))?;
         let completion = usize::try_from(admitted.completion).ok().and_then(NonZeroUsize::new).unwrap_or(most);
@@ -93,11 +97,15 @@ impl Entered {
 
 impl PaidRequest {
     /// What settles the request at its end.
-    pub(super) fn settle(self, model: &ServedModel, request: &GenerationRequest, stop: &[String]) -> Metered {
-        let record = Record::of(model, request, stop);
-        // Plain members always serialise.
-        let record = serde_json::to_string(&record).unwrap_or_default();
-        Metered { metering: self.gate.metering, paid: self.paid, record }
+    pub(super) fn settle(
+        self,
+        model: &ServedModel,
+        request: &GenerationRequest,
+        stop: &[String],
+    ) -> Result<Metered, ApiError> {
+        let record = serde_json::to_string(&Record::of(model, request, stop));
+        let record = record.map_err(|error| ApiError::internal("The request could not be recorded.").caused_by(error))?;
+        Ok(Metered { metering: self.gate.metering, paid: self.paid, record })
     }
 }
 
@@ -119,11 +127,11 @@ struct Record<'a> {
     seed: String,
     frequency_penalty: f32,
     presence_penalty: f32,
-    logit_bias: Vec<(u32, f32)>,
+    logit_bias: &'a BTreeMap<u32, f32>,
 }
 
 impl<'a> Record<'a> {
-    fn of(model: &'a ServedModel, request: &GenerationRequest, stop: &'a [String]) -> Self {
+    fn of(model: &'a ServedModel, request: &'a GenerationRequest, stop: &'a [String]) -> Self {
         let (sampling, adjustments) = (&request.sampling, &request.adjustments);
         Self {
             manifest: model.manifest.map(|digest| digest.to_string()),
@@ -138,7 +146,7 @@ impl<'a> Record<'a> {
             seed: sampling.seed.to_string(),
             frequency_penalty: adjustments.frequency_penalty,
             presence_penalty: adjustments.presence_penalty,
-            logit_bias: adjustments.biases().collect(),
+            logit_bias: &adjustments.bias,
         }
     }
 }
@@ -159,7 +167,8 @@ impl Settle for Metered {
                 // Nothing was delivered, so there is nothing to pay for. What was set aside is free again.
                 return Ok(None);
             }
-            let billed = metering.bill(paid, bill(&ending, &record)).map_err(|error| not_billed(&error))?;
+            let bill = bill(&ending, &record).map_err(|error| not_billed(&error.into()))?;
+            let billed = metering.bill(paid, bill).map_err(|error| not_billed(&error))?;
             let told = told(billed.digest, &billed.statement, &record);
             billed.written.durable().await.map_err(|error| not_billed(&BillError::Journal(error)))?;
             Ok(Some(told))
@@ -172,18 +181,16 @@ fn told(digest: protocol::ids::StatementDigest, statement: &Signed<Statement>, r
     json!({ "statement_id": digest, "statement": statement, "record": record })
 }
 
-fn bill(ending: &Ending, record: &str) -> Bill {
+fn bill(ending: &Ending, record: &str) -> Result<Bill, PricingError> {
     let usage = &ending.usage;
-    // Counts that no lane has room for are refused with the statement; nobody generates 2^48 tokens.
-    let usage = RequestUsage::new(usage.prompt().get(), usage.cached().get(), usage.completion().get());
-    Bill {
+    Ok(Bill {
         answer: ending.request.clone(),
-        usage: usage.unwrap_or_default(),
+        usage: RequestUsage::new(usage.prompt().get(), usage.cached().get(), usage.completion().get())?,
         request_hash: transcript::request_hash(record),
         response_hash: transcript::response_hash(ending.choices.iter().map(|choice| choice.text.as_str())),
         finish_reason: finish_reason(ending.outcome, &ending.choices),
         keep: None,
-    }
+    })
 }
 
 fn finish_reason(outcome: Outcome, choices: &[ChoiceEnding]) -> FinishReason {

@@ -1,8 +1,12 @@
 //! Request fields that both endpoints have.
 
-use std::num::NonZeroUsize;
+use std::{
+    collections::BTreeMap,
+    num::{NonZeroU16, NonZeroUsize},
+    sync::Arc,
+};
 
-use model::SamplingParameters;
+use model::{LogitAdjustments, SamplingParameters};
 use serde::Deserialize;
 
 use super::{
@@ -17,21 +21,30 @@ pub(super) const HARMLESS: &[&str] = &[
     "store",
     "service_tier",
     "safety_identifier",
-    "prompt_cache_key",
     "prompt_cache_retention",
     "parallel_tool_calls",
 ];
+/// Most completions of one prompt. Each takes a place in the engine's queue and memory of its own.
+const MOST_CHOICES: i128 = 8;
 const MOST_STOPS: usize = 4;
 const LONGEST_STOP_BYTES: usize = 1024;
+const MOST_BIASES: usize = 1024;
+const LONGEST_CACHE_KEY_BYTES: usize = 256;
 
 /// How to generate. No `Debug`: stop strings are as private as the prompt.
 pub(super) struct Parameters {
+    /// How many completions.
+    pub(super) choices: NonZeroU16,
     /// The client's own limit on the completion.
     pub(super) max_tokens: Option<TokenLimit>,
     /// The seed is the client's, or 0 with `seeded` false.
     pub(super) sampling: SamplingParameters,
     /// Whether the client chose the seed.
     pub(super) seeded: bool,
+    /// Penalties and biases.
+    pub(super) adjustments: LogitAdjustments,
+    /// Requests with the same key may reuse each other's prompts.
+    pub(super) cache_key: Option<Arc<str>>,
     /// Strings that end the completion. None is empty.
     pub(super) stop: Vec<String>,
     /// `None` for an answer in one piece.
@@ -60,34 +73,23 @@ pub(super) struct StreamOptions {
 impl Parameters {
     /// Takes these fields. `limits` are the names under which this endpoint knows the token limit.
     pub(super) fn take(fields: &mut Fields<'_>, limits: &[&'static str]) -> Result<Self, ApiError> {
-        let seed = take_integer(fields, "seed", i128::from(i64::MIN)..=i128::from(u64::MAX))?;
+        let seed = fields.take_integer("seed", i128::from(i64::MIN)..=i128::from(u64::MAX))?;
         let sampling = SamplingParameters {
-            temperature: take_number(fields, "temperature", 0.0, 2.0)?.unwrap_or(1.0),
-            top_p: take_number(fields, "top_p", 0.0, 1.0)?.unwrap_or(1.0),
+            temperature: fields.take_number("temperature", 0.0..=2.0)?.unwrap_or(1.0),
+            top_p: fields.take_number("top_p", 0.0..=1.0)?.unwrap_or(1.0),
             top_k: take_count(fields, "top_k")?,
             seed: seed.map_or(0, two_s_complement),
         };
         Ok(Self {
+            choices: take_choices(fields)?,
             max_tokens: take_limit(fields, limits)?,
             sampling,
             seeded: seed.is_some(),
+            adjustments: take_adjustments(fields)?,
+            cache_key: take_cache_key(fields)?,
             stop: take_stop(fields)?,
             stream: take_stream(fields)?,
         })
-    }
-}
-
-fn take_integer(
-    fields: &mut Fields<'_>,
-    name: &str,
-    range: std::ops::RangeInclusive<i128>,
-) -> Result<Option<i128>, ApiError> {
-    match fields.take::<i128>(name, "an integer")? {
-        Some(value) if !range.contains(&value) => {
-            let expected = format!("an integer from {} to {}", range.start(), range.end());
-            Err(ApiError::wrong_value(&fields.name(name), &expected))
-        }
-        value => Ok(value),
     }
 }
 
@@ -97,25 +99,61 @@ fn two_s_complement(value: i128) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn take_number(fields: &mut Fields<'_>, name: &str, low: f32, high: f32) -> Result<Option<f32>, ApiError> {
-    match fields.take::<f32>(name, "a number")? {
-        Some(value) if !(low..=high).contains(&value) => {
-            Err(ApiError::wrong_value(&fields.name(name), &format!("a number from {low} to {high}")))
+fn take_choices(fields: &mut Fields<'_>) -> Result<NonZeroU16, ApiError> {
+    let choices = fields.take_integer("n", 1..=MOST_CHOICES)?.and_then(|choices| u16::try_from(choices).ok());
+    Ok(choices.and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN))
+}
+
+fn take_adjustments(fields: &mut Fields<'_>) -> Result<LogitAdjustments, ApiError> {
+    Ok(LogitAdjustments {
+        frequency_penalty: fields.take_number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        presence_penalty: fields.take_number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
+        bias: Arc::new(take_bias(fields)?),
+    })
+}
+
+/// `logit_bias`: an object from token ids, which JSON makes strings, to what is added to their logits.
+fn take_bias(fields: &mut Fields<'_>) -> Result<BTreeMap<u32, f32>, ApiError> {
+    const NAME: &str = "logit_bias";
+    let expected = format!("an object of at most {MOST_BIASES} token ids, each once, with numbers from -100 to 100");
+    let Some(given) = fields.take::<BTreeMap<String, f32>>(NAME, &expected)? else { return Ok(BTreeMap::new()) };
+    let wrong = || ApiError::wrong_value(NAME, &expected);
+    if given.len() > MOST_BIASES {
+        return Err(wrong());
+    }
+    let mut biases = BTreeMap::new();
+    for (id, bias) in given {
+        // One spelling for each id: signs and leading zeros would let an id appear twice.
+        let id = id.parse::<u32>().ok().filter(|parsed| parsed.to_string() == id).ok_or_else(wrong)?;
+        if !(-100.0..=100.0).contains(&bias) {
+            return Err(wrong());
         }
-        value => Ok(value),
+        biases.insert(id, bias);
+    }
+    Ok(biases)
+}
+
+fn take_cache_key(fields: &mut Fields<'_>) -> Result<Option<Arc<str>>, ApiError> {
+    const NAME: &str = "prompt_cache_key";
+    let key: Option<String> = fields.take(NAME, "a string")?;
+    match key {
+        Some(key) if key.len() > LONGEST_CACHE_KEY_BYTES => {
+            Err(ApiError::wrong_value(NAME, &format!("a string of at most {LONGEST_CACHE_KEY_BYTES} bytes")))
+        }
+        key => Ok(key.filter(|key| !key.is_empty()).map(Arc::from)),
     }
 }
 
 /// `top_k` of other engines' clients: how many of the likeliest tokens may be drawn; 0 or -1 for all.
 fn take_count(fields: &mut Fields<'_>, name: &str) -> Result<usize, ApiError> {
-    let count = take_integer(fields, name, -1..=i128::from(i32::MAX))?.unwrap_or(0);
+    let count = fields.take_integer(name, -1..=i128::from(i32::MAX))?.unwrap_or(0);
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
 fn take_limit(fields: &mut Fields<'_>, names: &[&'static str]) -> Result<Option<TokenLimit>, ApiError> {
     let mut limit: Option<TokenLimit> = None;
     for &name in names {
-        let Some(tokens) = take_integer(fields, name, 1..=i128::from(i64::MAX))? else { continue };
+        let Some(tokens) = fields.take_integer(name, 1..=i128::from(i64::MAX))? else { continue };
         let tokens = NonZeroUsize::new(usize::try_from(tokens).unwrap_or(usize::MAX)).unwrap_or(NonZeroUsize::MIN);
         if limit.is_some_and(|limit| limit.tokens != tokens) {
             let message = format!("{} contradict each other: send one of them.", names.join(" and "));
@@ -187,9 +225,38 @@ mod tests {
             r#"{"stream": "yes"}"#,
             r#"{"stream_options": {"include_usage": true}}"#,
             r#"{"max_tokens": 1, "max_completion_tokens": 2}"#,
+            r#"{"n": 0}"#,
+            r#"{"n": 9}"#,
+            r#"{"n": 1.5}"#,
+            r#"{"n": "2"}"#,
+            r#"{"frequency_penalty": 2.1}"#,
+            r#"{"presence_penalty": -2.1}"#,
+            r#"{"presence_penalty": "0"}"#,
+            r#"{"logit_bias": []}"#,
+            r#"{"logit_bias": {"1": 100.5}}"#,
+            r#"{"logit_bias": {"1": null}}"#,
+            r#"{"logit_bias": {"-1": 1}}"#,
+            r#"{"logit_bias": {"01": 1, "1": 2}}"#,
+            r#"{"logit_bias": {"+1": 1}}"#,
+            r#"{"logit_bias": {"the": 1}}"#,
+            r#"{"logit_bias": {"4294967296": 1}}"#,
+            r#"{"prompt_cache_key": 7}"#,
         ] {
             assert!(take(body).is_err(), "{body}");
         }
+    }
+
+    #[test]
+    fn biases_are_bounded_in_number() {
+        let body = |count: u32| {
+            let biases: Vec<_> = (0..count).map(|id| format!(r#""{id}": -0.5"#)).collect();
+            format!(r#"{{"logit_bias": {{{}}}}}"#, biases.join(","))
+        };
+        assert_eq!(take(&body(1024)).unwrap().adjustments.bias.len(), 1024);
+        assert!(take(&body(1025)).is_err());
+        let long = "k".repeat(257);
+        assert!(take(&format!(r#"{{"prompt_cache_key": "{long}"}}"#)).is_err());
+        assert!(take(r#"{"prompt_cache_key": ""}"#).unwrap().cache_key.is_none());
     }
 
     #[test]

@@ -1,19 +1,29 @@
 //! Answers as server-sent events: one JSON chunk per event, `data: [DONE]` at the end.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::response::{
     IntoResponse, Response,
     sse::{Event, KeepAlive, Sse},
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time,
+};
+use tokio_stream::Stream;
 
 use super::{
+    account::{Closed, Delivered},
     error::ApiError,
-    generate::{Endpoint, Head, next_or_abort},
-    text::{TextEvent, TextStream},
-    types::UsageFigures,
+    generate::{Endpoint, Head},
+    generation::Generation,
+    text::TextEvent,
+    types::{Reply, UsageFigures},
 };
 use crate::state::AppState;
 
@@ -26,8 +36,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A stream whose first event is there, so that it can be answered with 200.
 pub(super) struct Opened {
     pub(super) head: Head,
-    pub(super) text: TextStream,
-    pub(super) first: TextEvent,
+    pub(super) generation: Generation,
+    pub(super) first: (usize, TextEvent),
     pub(super) include_usage: bool,
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -35,65 +45,122 @@ pub(super) struct Opened {
 /// Answers 200 and lets a task of its own write the events.
 pub(super) fn respond<E: Endpoint>(state: &AppState, opened: Opened) -> Response {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
+    let events = Events { receiver, delivered: opened.generation.delivered().clone() };
     let writer = Writer { state: state.clone(), sender };
     state.tasks().spawn(async move {
         // Only a reader that is gone ends the writing early, and then there is nobody to tell.
         writer.write::<E>(opened).await.ok();
     });
-    Sse::new(ReceiverStream::new(receiver)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+/// An event on its way to the connection.
+struct Outgoing {
+    event: Event,
+    /// The choice that it continues, and with what.
+    text: Option<(usize, String)>,
+}
+
+/// What the connection reads. Text goes on the account when it leaves here.
+struct Events {
+    receiver: mpsc::Receiver<Outgoing>,
+    delivered: Delivered,
+}
+
+/// The account was closed before the text could be delivered: the reader had stalled for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader was given up")]
+struct GivenUp;
+
+impl Stream for Events {
+    type Item = Result<Event, GivenUp>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(context).map(|outgoing| {
+            let Outgoing { event, text } = outgoing?;
+            let allowed = text.is_none_or(|(choice, text)| self.delivered.add(choice, &text));
+            Some(if allowed { Ok(event) } else { Err(GivenUp) })
+        })
+    }
 }
 
 /// The reader hung up, or has stalled for too long.
 #[derive(Debug)]
 struct Gone;
 
-#[derive(Debug)]
 struct Writer {
     state: AppState,
-    sender: mpsc::Sender<Result<Event, Infallible>>,
+    sender: mpsc::Sender<Outgoing>,
 }
 
 impl Writer {
     async fn write<E: Endpoint>(&self, opened: Opened) -> Result<(), Gone> {
-        let Opened { head, mut text, first, include_usage, permit: _permit } = opened;
+        let Opened { head, mut generation, first, include_usage, permit: _permit } = opened;
         // With `include_usage` every chunk but the last says `"usage": null`.
-        let no_usage = || include_usage.then_some(None);
-        let chunk = |choice| head.reply(E::CHUNK_OBJECT, vec![choice], no_usage());
+        let chunk =
+            |choice| Reply { usage: include_usage.then_some(None), ..head.reply(E::CHUNK_OBJECT, vec![choice]) };
 
-        if let Some(opening) = E::opening() {
-            self.send_json(&chunk(opening)).await?;
+        for opening in (0..generation.choices()).filter_map(E::opening) {
+            self.send_json(&chunk(opening), None).await?;
         }
         let mut next = Ok(first);
-        let reason = loop {
+        let (last, reason) = loop {
             match next {
-                Ok(TextEvent::Piece(piece)) => self.send_json(&chunk(E::piece(piece))).await?,
-                Ok(TextEvent::Finished(reason)) => break reason,
-                Err(error) => return self.send_error(&error).await,
+                Ok((index, TextEvent::Piece(said))) => {
+                    let text = said.text.clone();
+                    self.send_json(&chunk(E::piece(index, said)), Some((index, text))).await?;
+                }
+                Ok((index, TextEvent::Finished(reason))) if generation.is_finished() => break (index, reason),
+                Ok((index, TextEvent::Finished(reason))) => {
+                    self.send_json(&chunk(E::closing(index, reason)), None).await?;
+                }
+                Err(error) => {
+                    self.read().await?;
+                    drop(generation);
+                    return self.send_error(&error).await;
+                }
             }
             next = tokio::select! {
                 // In order: once the reader is gone, nothing else is worth doing.
                 biased;
                 () = self.sender.closed() => return Err(Gone),
-                next = next_or_abort(&self.state, &mut text) => next,
+                next = generation.next() => next,
             };
         };
-        self.send_json(&chunk(E::closing(reason))).await?;
+        self.read().await?;
+        // The end of the last choice waits for the account: without it the answer does not look complete.
+        let Closed { usage, hallmark } = match generation.close().await {
+            Ok(closed) => closed,
+            Err(error) => return self.send_error(&error).await,
+        };
+        let end = chunk(E::closing(last, reason));
         if include_usage {
-            let usage = Some(Some(UsageFigures::from(text.usage())));
-            self.send_json(&head.reply::<E::ChunkChoice>(E::CHUNK_OBJECT, Vec::new(), usage)).await?;
+            self.send_json(&end, None).await?;
+            let usage = Some(Some(UsageFigures::from(usage)));
+            let figures = Reply { usage, hallmark, ..head.reply::<E::ChunkChoice>(E::CHUNK_OBJECT, Vec::new()) };
+            self.send_json(&figures, None).await?;
+        } else {
+            self.send_json(&Reply { hallmark, ..end }, None).await?;
         }
-        self.send(Event::default().data("[DONE]")).await
+        self.send(Outgoing { event: Event::default().data("[DONE]"), text: None }).await
+    }
+
+    /// Waits until the connection has taken everything that was sent, so that the account knows of it.
+    async fn read(&self) -> Result<(), Gone> {
+        let patience = self.state.limits().stalled_reader_timeout;
+        let all = self.sender.reserve_many(self.sender.max_capacity());
+        time::timeout(patience, all).await.map_err(|_| Gone)?.map(drop).map_err(|_| Gone)
     }
 
     /// An error in place of the rest. No `[DONE]` follows: the answer is not complete.
     async fn send_error(&self, error: &ApiError) -> Result<(), Gone> {
         error.log();
-        self.send_json(&error.body()).await
+        self.send_json(&error.body(), None).await
     }
 
-    async fn send_json(&self, body: &impl serde::Serialize) -> Result<(), Gone> {
+    async fn send_json(&self, body: &impl Serialize, text: Option<(usize, String)>) -> Result<(), Gone> {
         match Event::default().json_data(body) {
-            Ok(event) => self.send(event).await,
+            Ok(event) => self.send(Outgoing { event, text }).await,
             Err(error) => {
                 // Bodies are plain structs with string keys, which always serialise.
                 tracing::error!(%error, "failed to serialise an event");
@@ -102,8 +169,11 @@ impl Writer {
         }
     }
 
-    async fn send(&self, event: Event) -> Result<(), Gone> {
+    async fn send(&self, outgoing: Outgoing) -> Result<(), Gone> {
         let patience = self.state.limits().stalled_reader_timeout;
-        self.sender.send_timeout(Ok(event), patience).await.map_err(|_| Gone)
+        self.sender.send_timeout(outgoing, patience).await.map_err(|_| Gone)
     }
 }
+
+#[cfg(test)]
+mod tests;

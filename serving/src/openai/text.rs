@@ -1,131 +1,171 @@
-//! From an engine's token ids to the text that a client sees.
+//! From an engine's tokens, or its text, to the text that a client sees.
 
-use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use model::StreamDecoder;
-use tokio::time::Instant;
+use model::{StreamDecoder, Tokenizer};
+use protocol::units::TokenCount;
 
-use super::stop::{Matched, StopMatcher};
-use crate::{
-    engine::{EngineError, FinishReason, TokenEvent, TokenStream},
-    state::ServedModel,
-    usage::Usage,
+use super::{
+    attribution::{Attribution, TextToken},
+    stop::{Matched, StopMatcher},
 };
+use crate::engine::{CompletionEvent, CompletionStream, EngineError, Finish, FinishReason, GeneratedToken};
+
+/// Text, and the tokens that it is made of if log-probabilities are wanted. No `Debug`: it holds text.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) tokens: Option<Vec<TextToken>>,
+}
+
+impl Said {
+    /// Adds what was said next.
+    pub(super) fn append(&mut self, next: Self) {
+        self.text += &next.text;
+        if let Some(more) = next.tokens {
+            self.tokens.get_or_insert_default().extend(more);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.tokens.as_ref().is_none_or(Vec::is_empty)
+    }
+}
 
 /// What a [`TextStream`] delivers. No `Debug`: it holds text.
 pub(super) enum TextEvent {
     /// More text; never empty.
-    Piece(String),
+    Piece(Said),
     /// Nothing follows.
     Finished(FinishReason),
 }
 
-/// How a request ended, for the log.
+/// What an engine has told about a completion so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    /// Nobody read to the end: the client hung up, or the host's patience was over.
-    BrokenOff,
-    Finished,
-    Failed,
+pub(super) struct Progress {
+    /// Tokens that were generated for what has been said; `None` from an engine that yields text.
+    pub(super) generated: Option<TokenCount>,
+    /// Tokens of the prompt that came from a cache.
+    pub(super) cached: TokenCount,
+    /// The end, once it is there.
+    pub(super) finish: Option<Finish>,
 }
 
-/// The text of one completion, and the only place that counts its tokens.
-///
-/// Dropping it cancels the generation and closes the account, however the request ended. No `Debug`: it holds text.
+impl Default for Progress {
+    fn default() -> Self {
+        Self { generated: Some(TokenCount::ZERO), cached: TokenCount::ZERO, finish: None }
+    }
+}
+
+/// The text of one completion. Dropping it cancels the completion. No `Debug`: it holds text.
 pub(super) struct TextStream {
-    request: String,
-    model: Arc<ServedModel>,
-    tokens: TokenStream,
+    events: CompletionStream,
     decoder: StreamDecoder,
     stops: StopMatcher,
-    usage: Usage,
-    deadline: Instant,
-    finish: Option<FinishReason>,
-    outcome: Outcome,
+    /// Only if log-probabilities are wanted.
+    attribution: Option<Attribution>,
+    progress: Progress,
 }
 
 impl TextStream {
-    /// `request` is the id under which the log shows it; at the `deadline` it is no longer worth waiting.
-    pub(super) fn new(
-        request: String,
-        model: Arc<ServedModel>,
-        tokens: TokenStream,
-        stops: StopMatcher,
-        usage: Usage,
-        deadline: Instant,
-    ) -> Self {
-        let decoder = model.tokenizer.stream_decoder(true);
-        Self { request, model, tokens, decoder, stops, usage, deadline, finish: None, outcome: Outcome::BrokenOff }
+    pub(super) fn new(tokenizer: &Tokenizer, events: CompletionStream, stop: Vec<String>, logprobs: bool) -> Self {
+        Self {
+            events,
+            decoder: tokenizer.stream_decoder(true),
+            stops: StopMatcher::new(stop),
+            attribution: logprobs.then(|| Attribution::new(tokenizer.clone())),
+            progress: Progress::default(),
+        }
     }
 
-    /// What was used so far.
-    pub(super) fn usage(&self) -> Usage {
-        self.usage
+    /// Whether its pieces come with their tokens.
+    pub(super) fn has_logprobs(&self) -> bool {
+        self.attribution.is_some()
     }
 
-    /// When whoever waits for this should give up.
-    pub(super) fn deadline(&self) -> Instant {
-        self.deadline
+    /// How far it has come.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress
     }
 
-    /// Waits for the next piece. Cancel safe. Not to be called again after `Finished` or an error.
-    pub(super) async fn next(&mut self) -> Result<TextEvent, EngineError> {
+    /// The next piece, if it is there. Not to be called again after `Finished` or an error.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<TextEvent, EngineError>> {
         loop {
-            if let Some(reason) = self.finish {
-                self.outcome = Outcome::Finished;
-                return Ok(TextEvent::Finished(reason));
+            if let Some(finish) = self.progress.finish {
+                return Poll::Ready(Ok(TextEvent::Finished(finish.reason)));
             }
-            let event = self.tokens.next().await.inspect_err(|_| self.outcome = Outcome::Failed)?;
-            let piece = self.take(event);
-            if !piece.is_empty() {
-                return Ok(TextEvent::Piece(piece));
+            let event = ready!(self.events.poll_next(context))?;
+            let said = self.take(event);
+            if !said.is_empty() {
+                return Poll::Ready(Ok(TextEvent::Piece(said)));
             }
         }
     }
 
-    /// The text that an event makes certain.
-    fn take(&mut self, event: TokenEvent) -> String {
+    /// What an event makes certain.
+    fn take(&mut self, event: CompletionEvent) -> Said {
         match event {
-            TokenEvent::Token(id) => {
-                self.usage.count();
-                self.decoder.push(id).map(|text| self.pass(&text)).unwrap_or_default()
+            CompletionEvent::Cached(tokens) => {
+                self.progress.cached = tokens;
+                Said::default()
             }
-            TokenEvent::Finished(reason) => {
-                let mut piece = self.decoder.finish().map(|text| self.pass(&text)).unwrap_or_default();
-                if self.finish.is_none() {
-                    piece += &self.stops.finish();
-                    self.finish = Some(reason);
-                }
-                piece
+            CompletionEvent::Token(token) => {
+                let text = self.decode(&token);
+                self.pass(&text)
             }
+            CompletionEvent::Text(text) => {
+                self.progress.generated = None;
+                self.pass(&text)
+            }
+            CompletionEvent::Finished(finish) => self.end(finish),
         }
     }
 
-    fn pass(&mut self, text: &str) -> String {
+    fn decode(&mut self, token: &GeneratedToken) -> String {
+        let more = |count: TokenCount| count.checked_add(TokenCount::new(1)).unwrap_or(count);
+        self.progress.generated = self.progress.generated.map(more);
+        let text = self.decoder.push(token.id).unwrap_or_default();
+        if let (Some(attribution), Some(likelihood)) = (&mut self.attribution, &token.likelihood) {
+            attribution.token(token.id, likelihood, &text);
+        }
+        text
+    }
+
+    fn pass(&mut self, text: &str) -> Said {
         match self.stops.push(text) {
-            Matched::Text(text) => text,
+            Matched::Text(text) => self.say(text),
             Matched::Stopped(text) => {
-                self.finish = Some(FinishReason::Stop);
-                self.tokens.cancel();
-                text
+                self.progress.finish = Some(Finish { reason: FinishReason::Stop, reported: None });
+                self.events.cancel();
+                let mut said = self.say(text);
+                said.append(self.last_tokens(true));
+                said
             }
         }
     }
-}
 
-impl Drop for TextStream {
-    fn drop(&mut self) {
-        let Self { request, model, usage, finish, outcome, .. } = self;
-        let (prompt, completion) = (usage.prompt(), usage.completion());
-        tracing::info!(
-            request.id = %request,
-            model.id = %model.id,
-            prompt_tokens = prompt.get(),
-            completion_tokens = completion.get(),
-            ?outcome,
-            ?finish,
-            "request {request} on {}: {prompt} prompt and {completion} completion tokens, {outcome:?}",
-            model.id,
-        );
+    /// The engine has finished: what was held back is certain now.
+    fn end(&mut self, finish: Finish) -> Said {
+        let rest = self.decoder.finish().unwrap_or_default();
+        if let Some(attribution) = &mut self.attribution {
+            attribution.decoded(&rest);
+        }
+        let mut said = self.pass(&rest);
+        if self.progress.finish.is_none() {
+            let held = self.stops.finish();
+            said.append(self.say(held));
+            said.append(self.last_tokens(false));
+            self.progress.finish = Some(finish);
+        }
+        said
+    }
+
+    fn say(&mut self, text: String) -> Said {
+        let tokens = self.attribution.as_mut().map(|attribution| attribution.deliver(&text));
+        Said { text, tokens }
+    }
+
+    fn last_tokens(&mut self, cut: bool) -> Said {
+        Said { text: String::new(), tokens: self.attribution.as_mut().map(|attribution| attribution.finish(cut)) }
     }
 }

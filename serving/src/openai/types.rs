@@ -1,11 +1,15 @@
 //! Wire forms of answers. Reference: <https://platform.openai.com/docs/api-reference/chat/object> and its neighbours.
+//!
+//! No `Debug` on what holds text.
 
 use serde::Serialize;
+use serde_json::Value;
 
+use super::logprobs::{ChatLogprobs, TextLogprobs};
 use crate::{engine::FinishReason, usage::Usage};
 
 /// An answer or a chunk of one; `C` is the form of its choices.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct Reply<C> {
     pub(super) id: String,
     pub(super) object: &'static str,
@@ -16,6 +20,9 @@ pub(super) struct Reply<C> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) usage: Option<Option<UsageFigures>>,
     pub(super) system_fingerprint: Option<String>,
+    /// What the host adds when it has closed the request's account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) hallmark: Option<Value>,
 }
 
 /// Token counts.
@@ -44,7 +51,7 @@ impl From<Usage> for UsageFigures {
             prompt_tokens: usage.prompt().get(),
             completion_tokens: usage.completion().get(),
             total_tokens: usage.total().get(),
-            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
+            prompt_tokens_details: PromptDetails { cached_tokens: usage.cached().get() },
             completion_tokens_details: CompletionDetails { reasoning_tokens: 0 },
         }
     }
@@ -68,25 +75,25 @@ impl From<FinishReason> for Finish {
 }
 
 /// A choice of `/v1/completions`, whole or a piece.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct TextChoice {
-    pub(super) index: u32,
+    pub(super) index: usize,
     pub(super) text: String,
-    pub(super) logprobs: Option<()>,
+    pub(super) logprobs: Option<TextLogprobs>,
     pub(super) finish_reason: Option<Finish>,
 }
 
 /// A whole choice of `/v1/chat/completions`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct ChatChoice {
-    pub(super) index: u32,
+    pub(super) index: usize,
     pub(super) message: ChatMessage,
-    pub(super) logprobs: Option<()>,
+    pub(super) logprobs: Option<ChatLogprobs>,
     pub(super) finish_reason: Finish,
 }
 
 /// What the assistant says.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct ChatMessage {
     pub(super) role: &'static str,
     pub(super) content: String,
@@ -94,16 +101,16 @@ pub(super) struct ChatMessage {
 }
 
 /// A piece of a choice of `/v1/chat/completions`.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(super) struct ChatChunkChoice {
-    pub(super) index: u32,
+    pub(super) index: usize,
     pub(super) delta: Delta,
-    pub(super) logprobs: Option<()>,
+    pub(super) logprobs: Option<ChatLogprobs>,
     pub(super) finish_reason: Option<Finish>,
 }
 
 /// What a piece adds to the message.
-#[derive(Debug, Default, Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) role: Option<&'static str>,

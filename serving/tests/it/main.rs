@@ -2,13 +2,17 @@
 //! models.
 
 mod books;
+mod choices;
 mod concurrency;
 mod faults;
 mod generation;
 mod hostile;
 mod limits;
+mod logprobs;
 mod logs;
+mod penalties;
 mod refusals;
 mod shutdown;
 mod support;
+mod text_engines;
 mod wire;

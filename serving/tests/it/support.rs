@@ -4,18 +4,20 @@ use std::{
     fs,
     num::NonZeroUsize,
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, Once},
+    task::{Context, Waker},
     time::Duration,
 };
 
-use model::{ChatTemplate, Model, Tokenizer, chat::UnixSeconds};
+use model::{ChatTemplate, Likelihood, Model, Tokenizer, chat::UnixSeconds};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Map, Value, json};
 use serving::{
     AppState, Limits, ServedModel,
     engine::{
-        Engine, EngineError, FinishReason, GenerationRequest, TokenSender, TokenStream, builtin::BuiltinSettings,
-        token_channel,
+        CompletionEvent, CompletionSender, CompletionStream, Engine, EngineError, Finish, FinishReason, GeneratedToken,
+        GenerationRequest, ReportedUsage, builtin::BuiltinSettings, completion_channel,
     },
 };
 use tokio::{net::TcpListener, sync::oneshot};
@@ -79,41 +81,83 @@ pub(crate) enum Ending {
 /// Says the same to everybody.
 #[derive(Debug)]
 pub(crate) struct ScriptedEngine {
-    pub(crate) tokens: Vec<u32>,
+    /// What each choice says; more choices begin again with the first.
+    pub(crate) says: Vec<Vec<CompletionEvent>>,
     pub(crate) ending: Ending,
+    /// What the engine says that it used.
+    pub(crate) reported: Option<ReportedUsage>,
     pub(crate) refusal: Option<EngineError>,
     pub(crate) requests: Mutex<Vec<GenerationRequest>>,
-    pub(crate) hanging: Mutex<Vec<TokenSender>>,
+    pub(crate) hanging: Mutex<Vec<CompletionSender>>,
 }
 
 impl ScriptedEngine {
     /// One token per byte.
     pub(crate) fn saying(text: &str, ending: Ending) -> Arc<Self> {
-        Self::sending(text.bytes().map(u32::from).collect(), ending)
+        Self::saying_each(&[text], ending)
     }
 
-    pub(crate) fn sending(tokens: Vec<u32>, ending: Ending) -> Arc<Self> {
-        Arc::new(Self { tokens, ending, refusal: None, requests: Mutex::default(), hanging: Mutex::default() })
+    /// A text for each choice, one token per byte.
+    pub(crate) fn saying_each(texts: &[&str], ending: Ending) -> Arc<Self> {
+        Arc::new(Self::of(texts.iter().map(|text| tokens(&bytes(text))).collect(), ending))
+    }
+
+    pub(crate) fn sending(ids: &[u32], ending: Ending) -> Arc<Self> {
+        Arc::new(Self::of(vec![tokens(ids)], ending))
+    }
+
+    /// As an engine in front of another server does.
+    pub(crate) fn speaking(pieces: &[&str], ending: Ending) -> Self {
+        Self::of(vec![pieces.iter().map(|piece| CompletionEvent::Text((*piece).to_owned())).collect()], ending)
     }
 
     pub(crate) fn refusing(error: EngineError) -> Arc<Self> {
-        Arc::new(Self {
-            tokens: Vec::new(),
-            ending: Ending::Finish,
-            refusal: Some(error),
-            requests: Mutex::default(),
-            hanging: Mutex::default(),
-        })
+        Arc::new(Self { refusal: Some(error), ..Self::of(Vec::new(), Ending::Finish) })
+    }
+
+    fn of(says: Vec<Vec<CompletionEvent>>, ending: Ending) -> Self {
+        Self { says, ending, reported: None, refusal: None, requests: Mutex::default(), hanging: Mutex::default() }
+    }
+
+    async fn write(sender: &CompletionSender, event: CompletionEvent, likeliest: Option<usize>) {
+        match event {
+            CompletionEvent::Cached(tokens) => sender.cached(tokens),
+            CompletionEvent::Text(text) => sender.text(text).await,
+            CompletionEvent::Token(GeneratedToken { id, .. }) => {
+                let rank = |rank: u32| ((id + rank) % 256, -0.5 - rank as f32);
+                let likelihood = likeliest.map(|count| {
+                    Box::new(Likelihood { chosen: -0.5, likeliest: (0..).map(rank).take(count).collect() })
+                });
+                sender.token(GeneratedToken { id, likelihood });
+            }
+            CompletionEvent::Finished(_) => panic!("that is what `ending` is for"),
+        }
     }
 
     pub(crate) fn last_request(&self) -> GenerationRequest {
         self.requests.lock().unwrap().last().unwrap().clone()
     }
 
-    /// Whether the reader of the latest stream that hangs is gone.
+    /// Whether the readers of all streams that hang are gone.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.hanging.lock().unwrap().last().is_some_and(TokenSender::is_abandoned)
+        let hanging = self.hanging.lock().unwrap();
+        !hanging.is_empty() && hanging.iter().all(CompletionSender::is_abandoned)
     }
+}
+
+/// Ids of a text in [`byte_model`].
+pub(crate) fn bytes(text: &str) -> Vec<u32> {
+    text.bytes().map(u32::from).collect()
+}
+
+/// Runs what does not have to wait.
+fn at_once(future: impl Future<Output = ()>) {
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(future).poll(&mut context).is_ready());
+}
+
+fn tokens(ids: &[u32]) -> Vec<CompletionEvent> {
+    ids.iter().map(|id| CompletionEvent::Token(GeneratedToken { id: *id, likelihood: None })).collect()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -125,22 +169,40 @@ impl Engine for ScriptedEngine {
         1_000_000
     }
 
-    fn submit(&self, request: GenerationRequest) -> Result<TokenStream, EngineError> {
+    fn yields_tokens(&self) -> bool {
+        !self.says.iter().flatten().any(|event| matches!(event, CompletionEvent::Text(_)))
+    }
+
+    fn submit(&self, request: GenerationRequest) -> Result<Vec<CompletionStream>, EngineError> {
         if let Some(error) = &self.refusal {
             return Err(error.clone());
         }
-        let (sender, stream) = token_channel(request.max_tokens);
         let limit = request.max_tokens.get();
+        let choices = self.says.iter().cycle().take(usize::from(request.choices.get()));
+        let streams = choices.map(|says| {
+            let (sender, stream) = completion_channel(request.max_tokens);
+            // The channel holds all of it, so nothing waits here.
+            let now: Vec<_> = says.iter().take(limit).cloned().collect();
+            let likeliest = request.likeliest;
+            at_once(async {
+                for event in now {
+                    Self::write(&sender, event, likeliest).await;
+                }
+            });
+            match self.ending {
+                _ if says.len() > limit => sender.finish(FinishReason::Length),
+                Ending::Finish => {
+                    at_once(sender.finish_text(Finish { reason: FinishReason::Stop, reported: self.reported }))
+                }
+                Ending::Fail => sender.fail(EngineError::Compute { source: Arc::new(Scripted) }),
+                Ending::Die => drop(sender),
+                Ending::Hang => self.hanging.lock().unwrap().push(sender),
+            }
+            stream
+        });
+        let streams = streams.collect();
         self.requests.lock().unwrap().push(request);
-        self.tokens.iter().take(limit).for_each(|id| sender.send(*id));
-        match self.ending {
-            _ if self.tokens.len() > limit => sender.finish(FinishReason::Length),
-            Ending::Finish => sender.finish(FinishReason::Stop),
-            Ending::Fail => sender.fail(EngineError::Compute { source: Arc::new(Scripted) }),
-            Ending::Die => drop(sender),
-            Ending::Hang => self.hanging.lock().unwrap().push(sender),
-        }
-        Ok(stream)
+        Ok(streams)
     }
 
     fn drain(&self) {}
@@ -246,7 +308,11 @@ pub(crate) fn events(stream: &str) -> Vec<Value> {
 }
 
 fn content(body: &Value) -> String {
-    let choice = &body["choices"][0];
+    content_of(&body["choices"][0])
+}
+
+/// The text of a choice, whole or a piece.
+pub(crate) fn content_of(choice: &Value) -> String {
     let places = [&choice["text"], &choice["message"]["content"], &choice["delta"]["content"]];
     places.into_iter().find_map(Value::as_str).unwrap_or_default().to_owned()
 }

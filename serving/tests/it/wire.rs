@@ -13,6 +13,12 @@ async fn json(response: reqwest::Response) -> String {
     serde_json::to_string_pretty(&response.json::<Value>().await.unwrap()).unwrap()
 }
 
+/// The id of an answer, of which the host draws a new one every time.
+fn id_of(text: &str) -> String {
+    let start = text.find("cmpl-").unwrap();
+    text[start..].chars().take_while(|character| *character != '"').collect()
+}
+
 #[tokio::test]
 async fn models_are_listed_and_retrieved() {
     let host = host().await;
@@ -61,6 +67,21 @@ async fn chat_stream_with_usage() {
 }
 
 #[tokio::test]
+async fn two_choices_with_log_probabilities() {
+    let host = Host::start(byte_model(ScriptedEngine::saying_each(&["Ü", "no"], Ending::Finish))).await;
+    for stream in [false, true] {
+        let name = if stream { "stream" } else { "whole" };
+        let completion = with(completion_body("Hi"), json!({"n": 2, "logprobs": 1, "stream": stream}));
+        let chat = with(chat_body("Hi"), json!({"n": 2, "logprobs": true, "top_logprobs": 2, "stream": stream}));
+        for (path, kind, body) in [("/v1/completions", "text", completion), ("/v1/chat/completions", "chat", chat)] {
+            let response = host.send(path, &body).await;
+            let text = if stream { response.text().await.unwrap() } else { json(response).await };
+            insta::assert_snapshot!(format!("logprobs_{kind}_{name}"), text.replace(&id_of(&text), "ID"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn engine_failure_in_the_middle_of_a_stream() {
     let host = Host::start(byte_model(ScriptedEngine::saying("Hm", Ending::Fail))).await;
     let response = host.send("/v1/chat/completions", &with(chat_body("Hi"), json!({"stream": true}))).await;
@@ -74,7 +95,7 @@ async fn refusals_have_openai_s_shape() {
     insta::assert_snapshot!("wrong_path", json(host.get("/v1/nothing").await).await);
     insta::assert_snapshot!("wrong_method", json(host.get("/v1/chat/completions").await).await);
     insta::assert_snapshot!("model_not_found", refusal(with(chat_body(""), json!({"model": "gpt-5"}))).await);
-    insta::assert_snapshot!("unsupported", refusal(with(chat_body(""), json!({"n": 2}))).await);
+    insta::assert_snapshot!("unsupported", refusal(with(chat_body(""), json!({"tool_choice": "required"}))).await);
     insta::assert_snapshot!("unknown_field", refusal(with(chat_body(""), json!({"temprature": 1}))).await);
     insta::assert_snapshot!("wrong_type", refusal(with(chat_body(""), json!({"max_tokens": "9"}))).await);
     insta::assert_snapshot!("wrong_value", refusal(with(chat_body(""), json!({"temperature": 3}))).await);

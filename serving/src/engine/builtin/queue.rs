@@ -14,7 +14,13 @@ pub(super) trait Waiting {
 /// Why a request was not queued.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    Full { waiting: usize },
+    Full {
+        waiting: usize,
+    },
+    /// The queue has not so many places.
+    TooMany {
+        capacity: usize,
+    },
     Draining,
     Stopped,
 }
@@ -50,21 +56,30 @@ impl<T: Waiting> Queue<T> {
         Self { capacity, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Appends a request. Abandoned ones make room first: clients that hung up must not keep others out.
-    pub(super) fn push(&self, item: T) -> Result<(), Refused> {
+    /// Appends requests in a row: all of them or none. Abandoned ones make room first: clients that hung up must not
+    /// keep others out.
+    pub(super) fn push_all(&self, items: Vec<T>) -> Result<(), Refused> {
         let mut state = self.lock();
         match state.phase {
             Phase::Open => {}
             Phase::Draining => return Err(Refused::Draining),
             Phase::Stopped => return Err(Refused::Stopped),
         }
-        if state.waiting.len() >= self.capacity {
+        let Some(most_before) = self.capacity.checked_sub(items.len()) else {
+            // A queue without places is always full; it is no reason to ask for less.
+            return Err(if items.len() > 1 {
+                Refused::TooMany { capacity: self.capacity }
+            } else {
+                Refused::Full { waiting: state.waiting.len() }
+            });
+        };
+        if state.waiting.len() > most_before {
             state.waiting.retain(|item| !item.is_abandoned());
         }
-        if state.waiting.len() >= self.capacity {
+        if state.waiting.len() > most_before {
             return Err(Refused::Full { waiting: state.waiting.len() });
         }
-        state.waiting.push_back(item);
+        state.waiting.extend(items);
         drop(state);
         self.changed.notify_one();
         Ok(())
@@ -126,7 +141,7 @@ impl<T: Waiting> Queue<T> {
 mod tests {
     use super::*;
 
-    #[derive(Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     struct Item {
         name: &'static str,
         abandoned: bool,
@@ -146,13 +161,33 @@ mod tests {
         Item { name, abandoned: true }
     }
 
+    fn push(queue: &Queue<Item>, item: Item) -> Result<(), Refused> {
+        queue.push_all(vec![item])
+    }
+
+    #[test]
+    fn requests_that_belong_together_are_queued_together_or_not_at_all() {
+        let queue = Queue::new(3);
+        push(&queue, wanted("first")).unwrap();
+        push(&queue, abandoned("hung up")).unwrap();
+        let three = || vec![wanted("a"), wanted("b"), wanted("c")];
+        assert_eq!(queue.push_all(three()), Err(Refused::Full { waiting: 1 }));
+        assert_eq!(queue.push_all(vec![wanted("a"); 4]), Err(Refused::TooMany { capacity: 3 }));
+        queue.push_all(vec![wanted("a"), wanted("b")]).unwrap();
+        for name in ["first", "a", "b"] {
+            assert_eq!(queue.pop_if(|_| true), Some(wanted(name)));
+        }
+        queue.push_all(three()).unwrap();
+        assert_eq!(push(&Queue::new(0), wanted("first")), Err(Refused::Full { waiting: 0 }));
+    }
+
     #[test]
     fn full_queue_refuses_and_abandoned_requests_make_room() {
         let queue = Queue::new(2);
-        queue.push(wanted("first")).unwrap();
-        queue.push(abandoned("hung up")).unwrap();
-        queue.push(wanted("second")).unwrap();
-        assert_eq!(queue.push(wanted("third")), Err(Refused::Full { waiting: 2 }));
+        push(&queue, wanted("first")).unwrap();
+        push(&queue, abandoned("hung up")).unwrap();
+        push(&queue, wanted("second")).unwrap();
+        assert_eq!(push(&queue, wanted("third")), Err(Refused::Full { waiting: 2 }));
         assert_eq!(queue.pop_if(|_| true), Some(wanted("first")));
         assert_eq!(queue.pop_if(|_| true), Some(wanted("second")));
     }
@@ -160,8 +195,8 @@ mod tests {
     #[test]
     fn small_request_does_not_overtake_a_large_one() {
         let queue = Queue::new(2);
-        queue.push(wanted("large")).unwrap();
-        queue.push(wanted("small")).unwrap();
+        push(&queue, wanted("large")).unwrap();
+        push(&queue, wanted("small")).unwrap();
         assert_eq!(queue.pop_if(|item| item.name == "small"), None);
         assert_eq!(queue.pop_if(|_| true), Some(wanted("large")));
     }
@@ -169,9 +204,9 @@ mod tests {
     #[test]
     fn draining_queue_gives_what_it_has_and_takes_nothing() {
         let queue = Queue::new(2);
-        queue.push(wanted("first")).unwrap();
+        push(&queue, wanted("first")).unwrap();
         queue.drain();
-        assert_eq!(queue.push(wanted("late")), Err(Refused::Draining));
+        assert_eq!(push(&queue, wanted("late")), Err(Refused::Draining));
         assert!(queue.wait());
         assert_eq!(queue.pop_if(|_| true), Some(wanted("first")));
         assert!(!queue.wait());
@@ -180,10 +215,10 @@ mod tests {
     #[test]
     fn stopped_queue_is_empty_and_stays_stopped() {
         let queue = Queue::new(2);
-        queue.push(wanted("first")).unwrap();
+        push(&queue, wanted("first")).unwrap();
         queue.stop();
         queue.drain();
-        assert_eq!(queue.push(wanted("late")), Err(Refused::Stopped));
+        assert_eq!(push(&queue, wanted("late")), Err(Refused::Stopped));
         assert_eq!(queue.pop_if(|_| true), None);
         assert!(!queue.wait());
     }

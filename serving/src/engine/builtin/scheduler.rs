@@ -8,17 +8,19 @@ use super::{
     queue::{Queue, Waiting},
     slot::Slot,
 };
-use crate::engine::{EngineError, GenerationRequest, TokenSender};
+use crate::engine::{CompletionSender, EngineError, GenerationRequest};
 
-/// A request that has no slot yet.
+/// A completion that has no slot yet.
 #[derive(Debug)]
 pub(super) struct Admission {
-    pub(super) request: GenerationRequest,
-    pub(super) sender: TokenSender,
+    /// Shared by the request's choices.
+    pub(super) request: Arc<GenerationRequest>,
+    pub(super) choice: u16,
+    pub(super) sender: CompletionSender,
 }
 
 impl Admission {
-    /// Most positions that the request can fill. The last token is delivered without being appended; its position is
+    /// Most positions that the completion can fill. The last token is delivered without being appended; its position is
     /// reserved all the same, which keeps the sum plain.
     fn positions(&self) -> usize {
         self.request.prompt.len().saturating_add(self.request.max_tokens.get())
@@ -92,7 +94,7 @@ impl<F: Forward> Scheduler<F> {
         }
     }
 
-    fn release(&mut self, slot: Slot<F::Cache>) -> TokenSender {
+    fn release(&mut self, slot: Slot<F::Cache>) -> CompletionSender {
         let (sender, mut lent) = slot.into_parts();
         self.decoder.clear(&mut lent.cache);
         self.pool.give_back(lent);
@@ -104,7 +106,7 @@ impl<F: Forward> Scheduler<F> {
             let pool = &self.pool;
             let Some(admission) = self.queue.pop_if(|admission| pool.fits(admission.positions())) else { return };
             match self.pool.lend(admission.positions(), |capacity| self.decoder.new_cache(capacity)) {
-                Ok(cache) => self.slots.push(Slot::new(admission.request, admission.sender, cache)),
+                Ok(cache) => self.slots.push(Slot::new(admission, cache)),
                 Err(source) => admission.sender.fail(EngineError::Compute { source }),
             }
         }
@@ -140,7 +142,7 @@ impl<F: Forward> Scheduler<F> {
         let mut rows = rows.into_iter();
         for (mut slot, share) in zip(mem::take(&mut self.slots), plan) {
             let appended = share.and_then(|share| Some((share, rows.next()?)));
-            match appended.map_or(Ok(None), |(share, logits)| slot.advance(share, &logits)) {
+            match appended.map_or(Ok(None), |(share, logits)| slot.advance(share, logits)) {
                 // The cache goes back before the reader learns of the end, so a client that sees it finds the room.
                 Ok(Some(reason)) => self.release(slot).finish(reason),
                 Ok(None) => self.slots.push(slot),

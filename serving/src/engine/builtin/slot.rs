@@ -1,20 +1,24 @@
 //! One running stream.
 
-use model::Sampler;
+use std::sync::Arc;
+
+use model::{Likelihood, LogitAdjuster, Sampler};
 
 use super::{
     cache_pool::Lent,
     forward::{Append, BrokenStep},
+    scheduler::Admission,
 };
-use crate::engine::{FinishReason, GenerationRequest, TokenSender};
+use crate::engine::{CompletionSender, FinishReason, GeneratedToken, GenerationRequest};
 
-/// A request that has a cache. First its prompt goes into the cache, in as many pieces as the scheduler likes, then one
-/// token at a time is drawn and appended.
+/// A completion that has a cache. First its prompt goes into the cache, in as many pieces as the scheduler likes, then
+/// one token at a time is drawn and appended.
 #[derive(Debug)]
 pub(super) struct Slot<C> {
-    request: GenerationRequest,
-    sender: TokenSender,
+    request: Arc<GenerationRequest>,
+    sender: CompletionSender,
     sampler: Sampler,
+    adjuster: LogitAdjuster,
     cache: Lent<C>,
     /// Tokens of the prompt that are in the cache.
     prefilled: usize,
@@ -25,9 +29,11 @@ pub(super) struct Slot<C> {
 }
 
 impl<C> Slot<C> {
-    pub(super) fn new(request: GenerationRequest, sender: TokenSender, cache: Lent<C>) -> Self {
-        let sampler = Sampler::new(request.sampling);
-        Self { request, sender, sampler, cache, prefilled: 0, generated: 0, last: 0 }
+    pub(super) fn new(admission: Admission, cache: Lent<C>) -> Self {
+        let Admission { request, choice, sender } = admission;
+        let sampler = Sampler::of_choice(request.sampling, choice);
+        let adjuster = LogitAdjuster::new(request.adjustments.clone());
+        Self { request, sender, sampler, adjuster, cache, prefilled: 0, generated: 0, last: 0 }
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
@@ -52,7 +58,11 @@ impl<C> Slot<C> {
 
     /// Takes the logits (vocab) after the tokens of [`append`](Self::append). Returns why the stream is finished, if it
     /// is.
-    pub(super) fn advance(&mut self, prompt_tokens: usize, logits: &[f32]) -> Result<Option<FinishReason>, BrokenStep> {
+    pub(super) fn advance(
+        &mut self,
+        prompt_tokens: usize,
+        mut logits: Vec<f32>,
+    ) -> Result<Option<FinishReason>, BrokenStep> {
         self.prefilled = self.prefilled.saturating_add(prompt_tokens).min(self.request.prompt.len());
         if self.prompt_left() > 0 {
             // Logits in the middle of a prompt predict what is already known.
@@ -61,17 +71,31 @@ impl<C> Slot<C> {
         if logits.iter().any(|logit| logit.is_nan()) {
             return Err(BrokenStep::NotNumbers);
         }
-        let token = self.sampler.sample(logits);
-        if self.request.stop_tokens.contains(&token) {
+        let token = self.draw(&mut logits);
+        if self.request.stop_tokens.contains(&token.id) {
             return Ok(Some(FinishReason::Stop));
         }
-        self.sender.send(token);
-        self.last = token;
+        self.last = token.id;
+        self.sender.token(token);
         self.generated = self.generated.saturating_add(1);
         Ok((self.generated >= self.request.max_tokens.get()).then_some(FinishReason::Length))
     }
 
-    pub(super) fn into_parts(self) -> (TokenSender, Lent<C>) {
+    /// The next token, and how likely the model itself held it to be, before the request's adjustments.
+    fn draw(&mut self, logits: &mut [f32]) -> GeneratedToken {
+        let unadjusted =
+            (self.request.likeliest.is_some() && !self.request.adjustments.is_neutral()).then(|| logits.to_vec());
+        self.adjuster.adjust(logits);
+        let id = self.sampler.sample(logits);
+        self.adjuster.count(id);
+        let likelihood = self
+            .request
+            .likeliest
+            .map(|count| Box::new(Likelihood::of(unadjusted.as_deref().unwrap_or(logits), id, count)));
+        GeneratedToken { id, likelihood }
+    }
+
+    pub(super) fn into_parts(self) -> (CompletionSender, Lent<C>) {
         (self.sender, self.cache)
     }
 }

@@ -2,7 +2,7 @@
 //! What a real decoder does is tested in `tests/it`.
 
 use std::{
-    num::NonZeroUsize,
+    num::{NonZeroU16, NonZeroUsize},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use model::SamplingParameters;
+use model::{LogitAdjustments, SamplingParameters};
 
 use super::*;
 use crate::engine::{
-    FinishReason, TokenEvent, TokenStream,
+    CompletionEvent, CompletionStream, FinishReason,
     builtin::{BuiltinEngine, BuiltinSettings},
 };
 
@@ -97,10 +97,14 @@ fn expected(prompt: &[u32], count: usize) -> Vec<u32> {
 
 fn request(prompt: Vec<u32>, max_tokens: usize) -> GenerationRequest {
     GenerationRequest {
-        prompt,
+        prompt: prompt.into(),
+        choices: NonZeroU16::MIN,
         max_tokens: NonZeroUsize::new(max_tokens).unwrap(),
         stop_tokens: Arc::from([]),
         sampling: SamplingParameters::GREEDY,
+        adjustments: LogitAdjustments::default(),
+        likeliest: None,
+        cache_scope: None,
     }
 }
 
@@ -113,17 +117,25 @@ fn one_slot() -> BuiltinSettings {
     BuiltinSettings { streams: NonZeroUsize::MIN, ..BuiltinSettings::default() }
 }
 
-async fn read(mut stream: TokenStream) -> Result<(Vec<u32>, FinishReason), EngineError> {
+async fn read(mut stream: CompletionStream) -> Result<(Vec<u32>, FinishReason), EngineError> {
     let mut tokens = Vec::new();
     loop {
         match stream.next().await? {
-            TokenEvent::Token(token) => tokens.push(token),
-            TokenEvent::Finished(reason) => return Ok((tokens, reason)),
+            CompletionEvent::Token(token) => tokens.push(token.id),
+            CompletionEvent::Finished(finish) => return Ok((tokens, finish.reason)),
+            CompletionEvent::Cached(_) => {}
+            CompletionEvent::Text(_) => panic!("this engine has no text"),
         }
     }
 }
 
-fn submit(engine: &BuiltinEngine, request: GenerationRequest) -> TokenStream {
+fn submit(engine: &BuiltinEngine, request: GenerationRequest) -> CompletionStream {
+    let mut streams = submit_all(engine, request);
+    assert_eq!(streams.len(), 1);
+    streams.remove(0)
+}
+
+fn submit_all(engine: &BuiltinEngine, request: GenerationRequest) -> Vec<CompletionStream> {
     use crate::engine::Engine;
     engine.submit(request).unwrap()
 }
