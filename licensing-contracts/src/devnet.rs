@@ -1,6 +1,8 @@
 //! A whole chain for development: the EVM in this process, EigenLayer's core, Hallmark's contracts, a token, and accounts
 //! with coins and tokens.
 
+pub mod market;
+
 use std::{path::Path, time::Duration};
 
 use alloy::{
@@ -61,21 +63,34 @@ pub const ACCOUNTS: [DevAccount; 8] = [
         key: b256!("47e179ec197488593b187f80a00eb0da91f1b9d0b13f8733639f19c30a34926a"),
     },
     DevAccount {
-        role: "",
+        role: "contributor",
         address: address!("9965507D1a55bcC2695C58ba16FB37d819B0A4dc"),
         key: b256!("8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba"),
     },
     DevAccount {
-        role: "",
+        role: "lease key",
         address: address!("976EA74026E726554dB657fA54763abd0C3a0aa9"),
         key: b256!("92db14e403b83dfe3df233f83dfa3a0d7096f21ca9b0d6d6b8d88b2b4ec1564e"),
     },
     DevAccount {
-        role: "",
+        role: "session key",
         address: address!("14dC79964da2C08b23698B3D3cc7Ca32193d9955"),
         key: b256!("4bbbf85ce3377467afe5d46f804f221813b2bb87f24d81f60f1fcdbf7cbf4356"),
     },
 ];
+
+/// Owns the model.
+pub const CREATOR: DevAccount = ACCOUNTS[1];
+/// Serves it.
+pub const HOST: DevAccount = ACCOUNTS[2];
+/// Builds an app on it, and pays.
+pub const PAYER: DevAccount = ACCOUNTS[3];
+/// Gets a part of the royalty.
+pub const CONTRIBUTOR: DevAccount = ACCOUNTS[5];
+/// The host's key that signs statements.
+pub const LEASE_KEY: DevAccount = ACCOUNTS[6];
+/// The payer's key that signs vouchers.
+pub const SESSION_KEY: DevAccount = ACCOUNTS[7];
 
 /// Coins of each account, in wei: 10,000.
 const COINS: u128 = 10_000_000_000_000_000_000_000;
@@ -97,6 +112,15 @@ pub enum DevnetError {
     /// A transaction.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// A transaction did not do what it is for.
+    #[error("the {what} of the development chain is not there")]
+    Silent {
+        /// What should be there.
+        what: &'static str,
+    },
+    /// A message that cannot be encoded.
+    #[error("failed to encode a message")]
+    Encode(#[source] alloy::sol_types::Error),
     /// A folder for the deployer's journal.
     #[error("failed to make a temporary folder")]
     Folder(#[source] std::io::Error),

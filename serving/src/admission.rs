@@ -17,7 +17,7 @@ mod refusal;
 mod voucher;
 
 pub(crate) use self::{
-    amount::{Admitted, Wanted, admit},
+    amount::{Wanted, admit},
     open::check_open,
     payer::{PAYMENT_HEADER, Payer, VOUCHER_HEADER, identify},
     refusal::Refusal,

@@ -131,6 +131,11 @@ impl MeteredHost {
         &self.metering
     }
 
+    /// A lease that this host serves under.
+    pub fn lease(&self, lease: LeaseId) -> Option<Arc<ServedLease>> {
+        self.metering.leases().find(|served| served.id == lease).cloned()
+    }
+
     /// Serves `state`, which was made with this host's metering, until `shutdown`. Then requests end, the journal is written,
     /// and what settlement is doing is finished.
     pub async fn serve(

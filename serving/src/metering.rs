@@ -12,5 +12,5 @@ pub(crate) mod purse;
 
 pub(crate) use self::{
     accounts::Accounts,
-    meter::{Bill, BillError, Billed, Metering, Paid},
+    meter::{Bill, BillError, Metering, Paid},
 };

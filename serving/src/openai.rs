@@ -17,6 +17,7 @@ mod parameters;
 mod payment;
 mod request;
 mod sse;
+mod statements;
 mod stop;
 #[cfg(test)]
 mod testkit;
@@ -33,6 +34,7 @@ pub(crate) fn router() -> Router<AppState> {
     Router::new()
         .route("/v1/models", routing::get(models::list))
         .route("/v1/models/{*id}", routing::get(models::retrieve))
+        .route("/v1/statements/{id}", routing::get(statements::retrieve))
         .route("/v1/completions", routing::post(generate::create::<Completions>))
         .route("/v1/chat/completions", routing::post(generate::create::<Chat>))
         .fallback(unknown_path)

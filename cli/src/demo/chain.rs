@@ -14,27 +14,16 @@ use licensing_contracts::{
     deploy::ProtocolSetup,
     deployment::Deployment,
     devchain::Config,
-    devnet::{ACCOUNTS, DevAccount, Devnet, sender_settings, signer},
+    devnet::{DevAccount, Devnet, sender_settings, signer},
     eigenlayer::core::CoreBytecode,
 };
 use protocol::units::{Amount, UnixSeconds};
 use serde_json::Value;
 
+pub(super) use licensing_contracts::devnet::{CONTRIBUTOR, CREATOR, HOST, LEASE_KEY, PAYER, SESSION_KEY};
+
 use super::folder::Folder;
 use crate::commands::chain::Token;
-
-/// Owns the model.
-pub(super) const CREATOR: DevAccount = ACCOUNTS[1];
-/// Serves it.
-pub(super) const HOST: DevAccount = ACCOUNTS[2];
-/// Builds an app on it, and pays.
-pub(super) const PAYER: DevAccount = ACCOUNTS[3];
-/// Gets a part of the royalty.
-pub(super) const CONTRIBUTOR: DevAccount = ACCOUNTS[5];
-/// The host's key that signs statements.
-pub(super) const LEASE_KEY: DevAccount = ACCOUNTS[6];
-/// The payer's key that signs vouchers.
-pub(super) const SESSION_KEY: DevAccount = ACCOUNTS[7];
 
 /// Where the contracts' addresses and the chain's last state are kept: `hallmark devnet` goes on with them.
 pub(super) const DEPLOYMENT: &str = "deployment.json";

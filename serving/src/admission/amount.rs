@@ -49,7 +49,7 @@ pub(crate) fn admit(
         Payer::Customer(account) => {
             let before = account.counts(lease.id);
             let tokens = wanted.completion.get().saturating_mul(wanted.choices.get());
-            let worst = lease.worst_case(before, wanted.prompt, tokens).map_err(Refusal::TooLarge)?;
+            let worst = lease.worst_case(before, wanted.prompt, tokens).map_err(|_| Refusal::TooLarge)?;
             // Others may use the lane meanwhile, and round up where this request would have rounded down.
             let worst = worst.checked_add(Amount::new(1)).unwrap_or(worst);
             let reservation = account.reserve(worst).map_err(|short| Refusal::Budget {
@@ -73,7 +73,7 @@ fn admit_channel(
     let Wanted { prompt, choices, completion, is_named } = wanted;
     let worst = |completion: u64| {
         let tokens = completion.saturating_mul(choices.get());
-        lease.worst_case(before, prompt, tokens).map_err(Refusal::TooLarge)
+        lease.worst_case(before, prompt, tokens).map_err(|_| Refusal::TooLarge)
     };
     let mut completion = completion.get();
     let mut required = worst(completion)?;

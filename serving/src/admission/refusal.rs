@@ -10,7 +10,6 @@ use protocol::{
     units::{Amount, UnixSeconds},
 };
 
-use crate::metering::lease::PricingError;
 
 /// A refusal. What is asked for and what is there are in the smallest unit of the lease's token.
 #[derive(Clone, Debug)]
@@ -66,5 +65,5 @@ pub(crate) enum Refusal {
     /// Too many requests in this minute.
     Rate { retry_after_s: u64 },
     /// Counts or costs beyond what there are numbers for.
-    TooLarge(PricingError),
+    TooLarge,
 }

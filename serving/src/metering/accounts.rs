@@ -65,10 +65,6 @@ impl<K: Eq + Hash + Copy, V> Loaded<K, V> {
         let cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cells.values().filter_map(|cell| cell.get().cloned()).collect()
     }
-
-    fn forget(&self, key: K) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-    }
 }
 
 /// All accounts.
@@ -175,10 +171,5 @@ impl Accounts {
             Ok::<_, BooksError>(Arc::new(CustomerAccount::new(customer, charged, &heads)))
         };
         cell.get_or_try_init(|| load).await.cloned().map(Some)
-    }
-
-    /// Has a customer read again from the books when it next comes.
-    pub(crate) fn forget_customer(&self, key_digest: B256) {
-        self.customers.forget(key_digest);
     }
 }

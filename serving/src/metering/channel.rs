@@ -146,11 +146,6 @@ impl ChannelAccount {
         purse.set_limit(Some(facts.cap), facts.spent.saturating_sub(Amount::new(ours)));
     }
 
-    /// Where a lane stands.
-    pub(crate) fn lane(&self, lane: Lane) -> (UsageCounts, Option<StatementDigest>) {
-        self.lock().lanes.get(&lane).map_or_else(Default::default, |lane| (lane.counts, lane.head))
-    }
-
     /// Sets `worst` aside for a request on the voucher's lane, if the voucher is the lane's next one and there is enough. The
     /// payer's own key has no cap of its own.
     pub(crate) fn reserve(
@@ -265,11 +260,6 @@ pub(crate) struct Reservation {
 impl Reservation {
     pub(crate) fn account(&self) -> &ChannelAccount {
         &self.account
-    }
-
-    /// What the lane has cost before the request.
-    pub(crate) fn lane_cost(&self) -> Amount {
-        self.account.lock().lanes.get(&self.lane).map_or(Amount::ZERO, |lane| lane.cost)
     }
 
     /// Ends the reservation with a charge.

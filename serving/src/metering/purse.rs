@@ -60,11 +60,6 @@ impl Purse {
         self.charged = self.charged.checked_add(charge).unwrap_or(Amount::MAX);
     }
 
-    /// What statements charged.
-    pub(crate) fn charged(&self) -> Amount {
-        self.charged
-    }
-
     /// Whether a request runs on it.
     pub(crate) fn is_in_use(&self) -> bool {
         self.reserved != Amount::ZERO
@@ -122,7 +117,7 @@ mod tests {
                         purse.set_limit(Some(Amount::new(new.into())), Amount::new(others.into()));
                     }
                 }
-                prop_assert_eq!(purse.charged().get(), u128::from(charged));
+                prop_assert_eq!(purse.charged.get(), u128::from(charged));
                 prop_assert_eq!(purse.is_in_use(), open.iter().any(|amount| *amount > 0));
             }
         }

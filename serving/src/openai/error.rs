@@ -164,6 +164,15 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message).about("model")
     }
 
+    /// 404 for a statement that is not in the journal.
+    pub(crate) fn no_statement(id: &str) -> Self {
+        let message = format!(
+            "There is no statement '{}' in this host's journal. A request that delivered nothing has none.",
+            id.chars().take(80).collect::<String>()
+        );
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "statement_not_found", message)
+    }
+
     /// 404 for a path that is not part of the API.
     pub(crate) fn unknown_path(method: &Method, path: &str) -> Self {
         let message = format!(

@@ -10,6 +10,7 @@ mod hostile;
 mod limits;
 mod logprobs;
 mod logs;
+mod metered;
 mod penalties;
 mod refusals;
 mod shutdown;

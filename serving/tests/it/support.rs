@@ -63,6 +63,9 @@ pub(crate) fn byte_model(engine: Arc<dyn Engine>) -> ServedModel {
         chat_template: ChatTemplate::load(folder.path()).unwrap(),
         stop_tokens: Arc::from([END_OF_TURN]),
         engine,
+        engine_name: "scripted".to_owned(),
+        manifest: None,
+        lease: None,
     }
 }
 
@@ -237,9 +240,7 @@ impl Host {
     }
 
     pub(crate) async fn start_with(models: Vec<ServedModel>, limits: Limits) -> Self {
-        static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
-
+        install_tls();
         let state = AppState::new(models, limits, || UnixSeconds(1_700_000_000), 7);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -299,6 +300,12 @@ pub(crate) async fn answer(response: Response) -> String {
     }
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     events(&text).iter().map(content).collect()
+}
+
+/// TLS that nobody uses here must be chosen all the same.
+pub(crate) fn install_tls() {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
 }
 
 /// The JSON events of a stream, without `[DONE]`.

@@ -1,0 +1,6 @@
+//! The metered host, on a development chain with the real contracts.
+
+mod paying;
+mod refusing;
+mod settling;
+mod world;
