@@ -2,7 +2,7 @@
 //! models.
 
 mod choices;
-mod concurrency;
+mod determinism;
 mod faults;
 mod generation;
 mod hostile;
