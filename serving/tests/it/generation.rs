@@ -1,13 +1,15 @@
 //! What reaches the engine and what comes back.
 
-use model::SamplingParameters;
+use std::{collections::BTreeMap, sync::Arc};
+
+use model::{LogitAdjustments, SamplingParameters};
 use serde_json::{Value, json};
 
 use crate::support::{
     END_OF_TURN, Ending, Host, ScriptedEngine, byte_model, bytes, chat_body, completion_body, events, with,
 };
 
-async fn saying(text: &str) -> (Host, std::sync::Arc<ScriptedEngine>) {
+async fn saying(text: &str) -> (Host, Arc<ScriptedEngine>) {
     let engine = ScriptedEngine::saying(text, Ending::Finish);
     (Host::start(byte_model(engine.clone())).await, engine)
 }
@@ -54,6 +56,21 @@ async fn sampling_parameters_reach_the_engine() {
     let request = engine.last_request();
     assert_eq!(request.sampling, SamplingParameters { temperature: 0.5, top_p: 0.25, top_k: 3, seed: 11 });
     assert_eq!(request.max_tokens.get(), 5);
+    assert!(request.adjustments.is_neutral());
+    assert_eq!((request.choices.get(), request.likeliest, request.cache_scope), (1, None, None));
+    let fields = json!({
+        "frequency_penalty": -1.5, "presence_penalty": 2, "logit_bias": {"65": -100, "66": 0.5}, "n": 3,
+        "logprobs": true, "top_logprobs": 20, "prompt_cache_key": "k",
+    });
+    host.chat(&with(chat_body("Hi"), fields)).await;
+    let request = engine.last_request();
+    let adjustments = LogitAdjustments {
+        frequency_penalty: -1.5,
+        presence_penalty: 2.0,
+        bias: Arc::new(BTreeMap::from([(65, -100.0), (66, 0.5)])),
+    };
+    assert_eq!(request.adjustments, adjustments);
+    assert_eq!((request.choices.get(), request.likeliest, request.cache_scope.as_deref()), (3, Some(20), Some("k")));
     host.chat(&with(chat_body("Hi"), json!({"max_completion_tokens": 6}))).await;
     let first = engine.last_request();
     assert_eq!(first.max_tokens.get(), 6);
