@@ -9,6 +9,7 @@ mod hostile;
 mod limits;
 mod logprobs;
 mod logs;
+mod openai_client;
 mod penalties;
 mod refusals;
 mod shutdown;
