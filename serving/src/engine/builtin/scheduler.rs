@@ -98,6 +98,7 @@ impl<F: Forward> Scheduler<F> {
         }
     }
 
+    /// Takes the cache of a sound stream back, with what it holds if that may be of use.
     fn release(&mut self, slot: Slot<F::Cache>) -> CompletionSender {
         let held = slot.held().filter(|held| self.limits.reuse_prefixes && held.ids.len() >= SHORTEST);
         let (sender, lent) = slot.into_parts();
@@ -127,15 +128,7 @@ impl<F: Forward> Scheduler<F> {
     fn begin(&mut self) {
         for index in 0..self.slots.len() {
             let Some(slot) = self.slots.get(index).filter(|slot| !slot.has_begun()) else { continue };
-            let waits = self.limits.reuse_prefixes
-                && slot.prompt().len() > SHORTEST
-                && self
-                    .slots
-                    .iter()
-                    .take(index)
-                    .find(|other| slot.is_sibling(other))
-                    .is_some_and(|first| first.prompt_left() > 0);
-            if waits {
+            if self.limits.reuse_prefixes && self.waits_for_sibling(index, slot) {
                 continue;
             }
             let cached = if self.limits.reuse_prefixes { self.copy_prefix(index) } else { 0 };
@@ -143,6 +136,13 @@ impl<F: Forward> Scheduler<F> {
                 slot.begin(cached);
             }
         }
+    }
+
+    /// Whether another choice of the same request, admitted before, still reads the prompt.
+    fn waits_for_sibling(&self, index: usize, slot: &Slot<F::Cache>) -> bool {
+        let mut before = self.slots.iter().take(index);
+        slot.prompt().len() > SHORTEST
+            && before.find(|other| slot.is_sibling(other)).is_some_and(|first| first.prompt_left() > 0)
     }
 
     /// Copies the longest prefix of a new stream's prompt that another stream holds or has left; returns its length.
@@ -206,22 +206,27 @@ impl<F: Forward> Scheduler<F> {
                 // The cache goes back before the reader learns of the end, so a client that sees it finds the room.
                 Ok(Some(reason)) => self.release(slot).finish(reason),
                 Ok(None) => self.slots.push(slot),
-                Err(broken) => self.release(slot).fail(EngineError::Compute { source: Arc::new(broken) }),
+                Err(broken) => self.break_off(slot, Arc::new(broken)),
             }
         }
     }
 
-    /// Ends every stream of a failed batch. Their caches may be half written and are not used again.
+    /// Ends every stream of a failed batch.
     fn fail(&mut self, plan: &[Option<usize>], source: Failure) {
         for (slot, share) in zip(mem::take(&mut self.slots), plan) {
             if share.is_none() {
                 self.slots.push(slot);
                 continue;
             }
-            let (sender, lent) = slot.into_parts();
-            self.pool.discard(lent);
-            sender.fail(EngineError::Compute { source: source.clone() });
+            self.break_off(slot, source.clone());
         }
+    }
+
+    /// Ends a stream with an error. What its cache holds may be wrong, or half written.
+    fn break_off(&mut self, slot: Slot<F::Cache>, source: Failure) {
+        let (sender, lent) = slot.into_parts();
+        self.pool.discard(lent);
+        sender.fail(EngineError::Compute { source });
     }
 }
 

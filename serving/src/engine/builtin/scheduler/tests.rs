@@ -329,6 +329,19 @@ async fn reuse_can_be_switched_off_and_failed_copies_only_cost_time() {
 }
 
 #[tokio::test]
+async fn what_a_broken_stream_leaves_is_not_reused() {
+    for poison in [POISON, BOMB, NOT_A_NUMBER] {
+        let engine = engine(&Script::default(), &BuiltinSettings::default());
+        let broken = [(0..40).collect(), vec![poison]].concat();
+        for _ in 0..2 {
+            let error = read(submit(&engine, scoped("a", broken.clone(), 5))).await.unwrap_err();
+            assert!(matches!(error, EngineError::Compute { .. }), "{error}");
+        }
+        assert_eq!(cached(&engine, scoped("a", (0..50).collect(), 5)).await, 0);
+    }
+}
+
+#[tokio::test]
 async fn running_stream_of_the_same_scope_lends_its_prompt() {
     let script = Script { pace: Duration::from_millis(1), ..Script::default() };
     let engine = engine(&script, &BuiltinSettings::default());
