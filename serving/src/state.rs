@@ -81,7 +81,7 @@ pub struct Limits {
     /// A body that takes longer to arrive is refused.
     pub body_timeout: Duration,
     /// Requests from the arrival of their headers until their answer is made, over all models; more are refused with
-    /// 429. Whole answers and the last few events of a stream may still wait for a slow reader. A job that works on a
+    /// 429. Whole answers and the last events of a stream may still wait for a slow reader. A job that works on a
     /// request counts until it has ended, even if the client hung up.
     pub open_requests: usize,
     /// Bytes of all request bodies together from their arrival until they are token ids; what exceeds them is refused
@@ -92,7 +92,7 @@ pub struct Limits {
     /// Tokens of a chat answer that names no limit, if the context has room for as many. It bounds the memory that such a
     /// request reserves; an answer that reaches it ends with `length`.
     pub default_completion_tokens: usize,
-    /// Most tokens that a client may ask for. An engine reserves memory for all of them.
+    /// Most tokens that a client may ask for in one choice. An engine reserves memory for all of them.
     pub max_completion_tokens: NonZeroUsize,
     /// An answer that is not complete so long after its prompt was queued is broken off with an error. It bounds for how
     /// long a client can hold a slot, even one whose absence does not show.

@@ -7,6 +7,7 @@
 
 mod cache_pool;
 mod forward;
+mod prefixes;
 mod queue;
 mod scheduler;
 mod slot;
@@ -14,6 +15,7 @@ mod slot;
 use std::{io, num::NonZeroUsize, sync::Arc, thread};
 
 use model::{Config, Model};
+use rayon::ThreadPoolBuilder;
 
 use self::{
     cache_pool::CachePool,
@@ -38,6 +40,12 @@ pub struct BuiltinSettings {
     pub prompt_tokens_beside_streams: NonZeroUsize,
     /// Memory for key-value caches. One stream of the whole context is always allowed, even if it needs more.
     pub cache_bytes: usize,
+    /// Whether prompts are kept, within `cache_bytes`, for later requests of the same
+    /// [`cache_scope`](GenerationRequest::cache_scope) that begin in the same way. Changes no byte of an answer.
+    pub reuse_prefixes: bool,
+    /// Threads that compute; without a number all cores, shared with everything else in the process. Changes no byte of
+    /// an answer.
+    pub threads: Option<NonZeroUsize>,
 }
 
 impl Default for BuiltinSettings {
@@ -52,6 +60,8 @@ impl Default for BuiltinSettings {
             prompt_tokens_per_step: at_least_one(256),
             prompt_tokens_beside_streams: at_least_one(64),
             cache_bytes: 2 << 30,
+            reuse_prefixes: true,
+            threads: None,
         }
     }
 }
@@ -67,7 +77,7 @@ pub struct BuiltinEngine {
 }
 
 impl BuiltinEngine {
-    /// Starts the thread. Fails only if the system has no thread to give.
+    /// Starts the thread. Fails only if the system has no threads to give.
     pub fn start(model: Arc<Model>, settings: &BuiltinSettings) -> io::Result<Self> {
         let config = &model.config;
         let context =
@@ -89,9 +99,17 @@ impl BuiltinEngine {
             streams: settings.streams.get(),
             prompt_tokens: settings.prompt_tokens_per_step.get(),
             prompt_tokens_beside_streams: settings.prompt_tokens_beside_streams.get(),
+            reuse_prefixes: settings.reuse_prefixes,
         };
         let scheduler = Scheduler::new(decoder, queue.clone(), pool, limits);
-        let thread = thread::Builder::new().name("hallmark-engine".to_owned()).spawn(|| scheduler.run())?;
+        // The engine's thread is then one of the pool's own while it runs.
+        let pool = settings.threads.map(|threads| ThreadPoolBuilder::new().num_threads(threads.get()).build());
+        let pool = pool.transpose().map_err(io::Error::other)?;
+        let run = move || match pool {
+            Some(pool) => pool.install(|| scheduler.run()),
+            None => scheduler.run(),
+        };
+        let thread = thread::Builder::new().name("hallmark-engine".to_owned()).spawn(run)?;
         Ok(Self { queue, context_length, vocabulary, thread: Some(thread) })
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use protocol::units::TokenCount;
 use serde_json::Value;
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::{error::ApiError, text::Progress};
@@ -161,45 +161,44 @@ impl Account {
         closing.await.map_err(|error| failed().caused_by(error))?
     }
 
-    /// On a task of its own: whoever waits for it may be gone before it has ended.
-    fn begin_closing(&mut self) -> Option<JoinHandle<Result<Closed, ApiError>>> {
+    /// On a task of its own: whoever waits for it may be gone before it has ended, or was never there.
+    fn begin_closing(&mut self) -> Option<oneshot::Receiver<Result<Closed, ApiError>>> {
         let settle = self.settle.take()?;
-        let texts = self.delivered.close();
         let request = self.subject.request.clone();
         let model = self.subject.model.clone();
         let prompt = self.subject.prompt;
-        let progress = std::mem::take(&mut self.progress);
+        let said = (self.delivered.close(), std::mem::take(&mut self.progress));
         let outcome = self.outcome;
         let tasks = self.tasks.clone();
         let closing = async move {
             let served = model.clone();
             // Long texts take their time.
-            let counted = tasks.spawn_blocking(move || end(request, &served, prompt, (texts, progress), outcome));
-            let ending = counted.await.map_err(|error| {
+            let counted = tasks.spawn_blocking(move || end(request, &served, prompt, said, outcome)).await;
+            let ending = counted.map_err(|error| {
                 ApiError::internal("The tokens of this answer could not be counted.").caused_by(error)
             })?;
             log(&ending, &model);
             let usage = ending.usage;
             let hallmark = settle.close(ending).await?;
-            Ok(Closed { usage, hallmark })
+            Ok::<Closed, ApiError>(Closed { usage, hallmark })
         };
-        Some(self.tasks.spawn_on(closing, &self.runtime))
+        let request = self.subject.request.clone();
+        let (tell, told) = oneshot::channel();
+        let task = async move {
+            if let Err(Err(error)) = tell.send(closing.await) {
+                tracing::error!(request.id = %request, ?outcome, "failed to close the account of {request}");
+                error.log();
+            }
+        };
+        self.tasks.spawn_on(task, &self.runtime);
+        Some(told)
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        let outcome = self.outcome;
-        if let Some(closing) = self.begin_closing() {
-            let request = self.subject.request.clone();
-            let report = async move {
-                if let Ok(Err(error)) = closing.await {
-                    tracing::error!(request.id = %request, ?outcome, "failed to close the account of {request}");
-                    error.log();
-                }
-            };
-            self.tasks.spawn_on(report, &self.runtime);
-        }
+        // Nobody waits for it; a failure is logged.
+        drop(self.begin_closing());
     }
 }
 

@@ -115,7 +115,7 @@ impl Writer {
                     self.send_json(&chunk(E::closing(index, reason)), None).await?;
                 }
                 Err(error) => {
-                    self.read().await?;
+                    self.all_taken().await?;
                     drop(generation);
                     return self.send_error(&error).await;
                 }
@@ -127,7 +127,7 @@ impl Writer {
                 next = generation.next() => next,
             };
         };
-        self.read().await?;
+        self.all_taken().await?;
         // The end of the last choice waits for the account: without it the answer does not look complete.
         let Closed { usage, hallmark } = match generation.close().await {
             Ok(closed) => closed,
@@ -146,7 +146,7 @@ impl Writer {
     }
 
     /// Waits until the connection has taken everything that was sent, so that the account knows of it.
-    async fn read(&self) -> Result<(), Gone> {
+    async fn all_taken(&self) -> Result<(), Gone> {
         let patience = self.state.limits().stalled_reader_timeout;
         let all = self.sender.reserve_many(self.sender.max_capacity());
         time::timeout(patience, all).await.map_err(|_| Gone)?.map(drop).map_err(|_| Gone)

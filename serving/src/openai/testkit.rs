@@ -2,7 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -41,7 +41,9 @@ impl Engine for NoEngine {
 
 /// The bundled model's tokenizer.
 pub(super) fn tokenizer() -> Tokenizer {
-    Tokenizer::load(&model::bundled::directory().unwrap()).unwrap()
+    static BUNDLED: LazyLock<Tokenizer> =
+        LazyLock::new(|| Tokenizer::load(&model::bundled::directory().unwrap()).unwrap());
+    BUNDLED.clone()
 }
 
 pub(super) fn ids(text: &str) -> Vec<u32> {

@@ -169,3 +169,6 @@ impl TextStream {
         Said { text: String::new(), tokens: self.attribution.as_mut().map(|attribution| attribution.finish(cut)) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,16 @@
 //! What reaches the engine and what comes back.
 
-use model::SamplingParameters;
+use std::{collections::BTreeMap, sync::Arc};
+
+use model::{LogitAdjustments, SamplingParameters};
 use serde_json::{Value, json};
+use serving::engine::builtin::BuiltinSettings;
 
 use crate::support::{
-    END_OF_TURN, Ending, Host, ScriptedEngine, byte_model, bytes, chat_body, completion_body, events, with,
+    END_OF_TURN, Ending, Host, ScriptedEngine, byte_model, bytes, chat_body, completion_body, events, real_model, with,
 };
 
-async fn saying(text: &str) -> (Host, std::sync::Arc<ScriptedEngine>) {
+async fn saying(text: &str) -> (Host, Arc<ScriptedEngine>) {
     let engine = ScriptedEngine::saying(text, Ending::Finish);
     (Host::start(byte_model(engine.clone())).await, engine)
 }
@@ -54,6 +57,21 @@ async fn sampling_parameters_reach_the_engine() {
     let request = engine.last_request();
     assert_eq!(request.sampling, SamplingParameters { temperature: 0.5, top_p: 0.25, top_k: 3, seed: 11 });
     assert_eq!(request.max_tokens.get(), 5);
+    assert!(request.adjustments.is_neutral());
+    assert_eq!((request.choices.get(), request.likeliest, request.cache_scope), (1, None, None));
+    let fields = json!({
+        "frequency_penalty": -1.5, "presence_penalty": 2, "logit_bias": {"65": -100, "66": 0.5}, "n": 3,
+        "logprobs": true, "top_logprobs": 20, "prompt_cache_key": "k",
+    });
+    host.chat(&with(chat_body("Hi"), fields)).await;
+    let request = engine.last_request();
+    let adjustments = LogitAdjustments {
+        frequency_penalty: -1.5,
+        presence_penalty: 2.0,
+        bias: Arc::new(BTreeMap::from([(65, -100.0), (66, 0.5)])),
+    };
+    assert_eq!(request.adjustments, adjustments);
+    assert_eq!((request.choices.get(), request.likeliest, request.cache_scope.as_deref()), (3, Some(20), Some("k")));
     host.chat(&with(chat_body("Hi"), json!({"max_completion_tokens": 6}))).await;
     let first = engine.last_request();
     assert_eq!(first.max_tokens.get(), 6);
@@ -120,4 +138,33 @@ async fn text_of_special_tokens_is_not_shown() {
     for stream in [false, true] {
         assert_eq!(host.chat(&with(chat_body("Hi"), json!({"stream": stream}))).await, "ab");
     }
+}
+
+#[tokio::test]
+async fn bill_can_be_recomputed_from_the_text() {
+    let model = real_model("bundled", &BuiltinSettings::default());
+    let tokenizer = model.tokenizer.clone();
+    let host = Host::start(model).await;
+    let mut shorter = 0;
+    for seed in 0..60 {
+        // Hot sampling gives texts that the tokenizer writes in other tokens than the model did.
+        let most = 1 + seed % 40;
+        let fields = json!({"prompt": "ROMEO:", "max_tokens": most, "temperature": 2, "seed": seed, "n": 2});
+        let body = with(completion_body(""), fields);
+        let answer: Value = host.send("/v1/completions", &body).await.json().await.unwrap();
+        let choices = answer["choices"].as_array().unwrap();
+        let recount = |choice: &Value| {
+            let text = choice["text"].as_str().unwrap();
+            let ids = tokenizer.encode(text, model::SpecialTokens::Omit).unwrap().len();
+            ids.min(usize::try_from(most).unwrap())
+        };
+        let recounted: usize = choices.iter().map(recount).sum();
+        let billed = usize::try_from(answer["usage"]["completion_tokens"].as_u64().unwrap()).unwrap();
+        assert!(billed <= recounted, "{answer}");
+        if choices.iter().all(|choice| choice["finish_reason"] == "length") {
+            assert_eq!(billed, recounted, "{answer}");
+            shorter += usize::from(recounted < 2 * usize::try_from(most).unwrap());
+        }
+    }
+    assert!(shorter > 0, "some texts have fewer tokens than the model took");
 }

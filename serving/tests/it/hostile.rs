@@ -66,6 +66,20 @@ async fn known_attacks_are_refused() {
         br#"{"model": "bytes", "prompt": "Hi", "max_tokens": 1e3}"#.to_vec(),
         br#"{"model": "bytes", "prompt": "Hi", "max_tokens": true}"#.to_vec(),
         br#"{"model": "bytes", "prompt": [4294967296]}"#.to_vec(),
+        br#"{"model": "bytes", "prompt": "Hi", "n": 18446744073709551616}"#.to_vec(),
+        br#"{"model": "bytes", "prompt": "Hi", "n": [1]}"#.to_vec(),
+        br#"{"model": "bytes", "prompt": "Hi", "logprobs": 6}"#.to_vec(),
+        br#"{"model": "bytes", "prompt": "Hi", "logprobs": true}"#.to_vec(),
+        br#"{"model": "bytes", "prompt": "Hi", "frequency_penalty": 1e39}"#.to_vec(),
+        br#"{"model": "bytes", "prompt": "Hi", "logit_bias": {"1": -1e39}}"#.to_vec(),
+        format!(r#"{{"model": "bytes", "prompt": "Hi", "logit_bias": {nested}}}"#).into_bytes(),
+        format!(r#"{{"model": "bytes", "prompt": "Hi", "logit_bias": {objects}}}"#).into_bytes(),
+        format!(
+            r#"{{"model": "bytes", "prompt": "Hi", "logit_bias": {{{}"z": 1}}}}"#,
+            (0..90_000).map(|id| format!("\"{id}\":1,")).collect::<String>()
+        )
+        .into_bytes(),
+        format!(r#"{{"model": "bytes", "prompt": "Hi", "prompt_cache_key": "{}"}}"#, "k".repeat(900_000)).into_bytes(),
         br#"{"model": "bytes", "prompt": []}"#.to_vec(),
         br#"{"model": "bytes", "prompt": {}}"#.to_vec(),
         br#"{"model": "bytes", "prompt": "Hi"} trailing"#.to_vec(),
@@ -151,10 +165,14 @@ fn field_name() -> impl Strategy<Value = String> {
         "n",
         "tools",
         "logprobs",
+        "top_logprobs",
         "response_format",
         "user",
         "metadata",
         "logit_bias",
+        "frequency_penalty",
+        "presence_penalty",
+        "prompt_cache_key",
     ];
     prop_oneof![4 => prop::sample::select(known).prop_map(str::to_owned), 1 => "[a-z_]{0,8}"]
 }

@@ -58,7 +58,10 @@ async fn logs_hold_counts_and_never_texts_or_keys() {
     for ending in [Ending::Finish, Ending::Fail] {
         let host = Host::start(byte_model(ScriptedEngine::saying("zanzibar-answer", ending))).await;
         for stream in [false, true] {
-            let fields = json!({"stream": stream, "stop": "zanzibar-stop", "user": "zanzibar-user"});
+            let fields = json!({
+                "stream": stream, "stop": "zanzibar-stop", "user": "zanzibar-user", "n": 2,
+                "prompt_cache_key": "zanzibar-cache",
+            });
             let chat = host.post("/v1/chat/completions", &with(chat_body("zanzibar-prompt"), fields.clone()));
             chat.bearer_auth("zanzibar-key").send().await.unwrap().text().await.unwrap();
             host.send("/v1/completions", &with(completion_body("zanzibar-prompt"), fields)).await.text().await.unwrap();
@@ -69,7 +72,7 @@ async fn logs_hold_counts_and_never_texts_or_keys() {
         assert_eq!(broken.await.unwrap().status(), 400);
     }
     let log = log.0.lock().unwrap().clone();
-    assert!(log.contains("15 completion tokens"), "{log}");
+    assert!(log.contains("30 completion tokens"), "{log}");
     assert!(log.contains("secret words of the engine"), "the failure's cause: {log}");
     assert!(!log.contains("zanzibar"), "{log}");
 }

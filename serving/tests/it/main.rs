@@ -3,7 +3,7 @@
 
 mod books;
 mod choices;
-mod concurrency;
+mod determinism;
 mod faults;
 mod generation;
 mod hostile;
@@ -11,6 +11,7 @@ mod limits;
 mod logprobs;
 mod logs;
 mod metered;
+mod openai_client;
 mod penalties;
 mod refusals;
 mod shutdown;

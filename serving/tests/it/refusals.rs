@@ -59,6 +59,31 @@ async fn unsupported_completion_fields_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn sampling_fields_are_refused_by_name_when_they_are_out_of_range() {
+    let host = host().await;
+    for (field, value, code) in [
+        ("n", json!(0), "invalid_value"),
+        ("n", json!(9), "invalid_value"),
+        ("n", json!(true), "invalid_type"),
+        ("top_logprobs", json!(1), "invalid_value"),
+        ("top_logprobs", json!(21), "invalid_value"),
+        ("logprobs", json!(5), "invalid_type"),
+        ("frequency_penalty", json!(-2.5), "invalid_value"),
+        ("presence_penalty", json!("high"), "invalid_type"),
+        ("logit_bias", json!({"the": 1}), "invalid_value"),
+        ("logit_bias", json!({"1": "1"}), "invalid_type"),
+        ("prompt_cache_key", json!({}), "invalid_type"),
+    ] {
+        let body = with(chat_body("Hi"), json!({ field: value }));
+        assert_refused(&host, "/v1/chat/completions", &body, code, field).await;
+    }
+    for (value, code) in [(json!(6), "invalid_value"), (json!(-1), "invalid_value"), (json!(true), "invalid_type")] {
+        let body = with(completion_body("Hi"), json!({"logprobs": value}));
+        assert_refused(&host, "/v1/completions", &body, code, "logprobs").await;
+    }
+}
+
+#[tokio::test]
 async fn messages_are_refused_for_what_cannot_be_rendered() {
     let host = host().await;
     for (message, code, param) in [

@@ -24,6 +24,9 @@ pub(super) trait Forward: Send + 'static {
     /// Makes a used cache as good as new.
     fn clear(&self, cache: &mut Self::Cache);
 
+    /// Makes a cache hold the first `tokens` tokens of another one, and nothing else.
+    fn copy_prefix(&self, from: &Self::Cache, to: &mut Self::Cache, tokens: usize) -> Result<(), Failure>;
+
     /// Appends to every stream; one row of logits (vocab) for each, in order. A stream's row does not depend on the
     /// other streams.
     fn forward(&self, streams: &mut [Append<'_, Self::Cache>]) -> Result<Vec<Vec<f32>>, Failure>;
@@ -38,6 +41,10 @@ impl Forward for Arc<Model> {
 
     fn clear(&self, cache: &mut KvCache) {
         cache.clear();
+    }
+
+    fn copy_prefix(&self, from: &KvCache, to: &mut KvCache, tokens: usize) -> Result<(), Failure> {
+        to.copy_prefix(from, tokens).map_err(failure)
     }
 
     fn forward(&self, streams: &mut [Append<'_, KvCache>]) -> Result<Vec<Vec<f32>>, Failure> {

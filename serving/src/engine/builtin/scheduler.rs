@@ -5,6 +5,7 @@ use std::{iter::zip, mem, sync::Arc};
 use super::{
     cache_pool::CachePool,
     forward::{Failure, Forward, forward_guarded},
+    prefixes::{SHORTEST, reusable},
     queue::{Queue, Waiting},
     slot::Slot,
 };
@@ -42,6 +43,8 @@ pub(super) struct StepLimits {
     pub(super) prompt_tokens: usize,
     /// Prompt tokens in a step beside streams that are generating, which wait for the whole step.
     pub(super) prompt_tokens_beside_streams: usize,
+    /// Whether what a cache holds may serve another prompt that begins in the same way.
+    pub(super) reuse_prefixes: bool,
 }
 
 /// Owns the decoder's streams. Everything happens on the thread that calls [`run`](Self::run).
@@ -76,6 +79,7 @@ impl<F: Forward> Scheduler<F> {
             self.release_abandoned();
             self.admit();
             if !self.slots.is_empty() {
+                self.begin();
                 self.step();
             } else if !self.queue.wait() {
                 return;
@@ -94,10 +98,14 @@ impl<F: Forward> Scheduler<F> {
         }
     }
 
+    /// Takes the cache of a sound stream back, with what it holds if that may be of use.
     fn release(&mut self, slot: Slot<F::Cache>) -> CompletionSender {
-        let (sender, mut lent) = slot.into_parts();
-        self.decoder.clear(&mut lent.cache);
-        self.pool.give_back(lent);
+        let held = slot.held().filter(|held| self.limits.reuse_prefixes && held.ids.len() >= SHORTEST);
+        let (sender, lent) = slot.into_parts();
+        match held {
+            Some(held) => self.pool.keep(held, lent),
+            None => self.pool.give_back(lent),
+        }
         sender
     }
 
@@ -106,10 +114,62 @@ impl<F: Forward> Scheduler<F> {
             let pool = &self.pool;
             let Some(admission) = self.queue.pop_if(|admission| pool.fits(admission.positions())) else { return };
             match self.pool.lend(admission.positions(), |capacity| self.decoder.new_cache(capacity)) {
-                Ok(cache) => self.slots.push(Slot::new(admission, cache)),
+                Ok(mut lent) => {
+                    self.decoder.clear(&mut lent.cache);
+                    self.slots.push(Slot::new(admission, lent));
+                }
                 Err(source) => admission.sender.fail(EngineError::Compute { source }),
             }
         }
+    }
+
+    /// Lets new streams begin, behind the longest prefix that is in a cache already. Choices of one request wait until
+    /// the first of them has read the prompt, and copy it.
+    fn begin(&mut self) {
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(index).filter(|slot| !slot.has_begun()) else { continue };
+            if self.limits.reuse_prefixes && self.waits_for_sibling(index, slot) {
+                continue;
+            }
+            let cached = if self.limits.reuse_prefixes { self.copy_prefix(index) } else { 0 };
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.begin(cached);
+            }
+        }
+    }
+
+    /// Whether another choice of the same request, admitted before, still reads the prompt.
+    fn waits_for_sibling(&self, index: usize, slot: &Slot<F::Cache>) -> bool {
+        let mut before = self.slots.iter().take(index);
+        slot.prompt().len() > SHORTEST
+            && before.find(|other| slot.is_sibling(other)).is_some_and(|first| first.prompt_left() > 0)
+    }
+
+    /// Copies the longest prefix of a new stream's prompt that another stream holds or has left; returns its length.
+    fn copy_prefix(&mut self, index: usize) -> usize {
+        let Some(slot) = self.slots.get(index) else { return 0 };
+        let running = self.slots.iter().enumerate().filter(|(_, other)| other.has_begun() && slot.shares_with(other));
+        let running = running.map(|(at, other)| (reusable(other.read(), slot.prompt()), at)).max();
+        let running = running.filter(|(tokens, _)| *tokens >= SHORTEST);
+        let left = slot.scope().and_then(|scope| self.pool.find(scope, slot.prompt()));
+        let (tokens, copied) = match (running, left) {
+            (Some((tokens, donor)), left) if left.is_none_or(|(_, left)| tokens >= left) => {
+                let Ok([slot, donor]) = self.slots.get_disjoint_mut([index, donor]) else { return 0 };
+                (tokens, self.decoder.copy_prefix(donor.cache(), slot.cache_mut(), tokens))
+            }
+            (_, Some((cache, tokens))) => {
+                let Some(slot) = self.slots.get_mut(index) else { return 0 };
+                (tokens, self.decoder.copy_prefix(cache, slot.cache_mut(), tokens))
+            }
+            _ => return 0,
+        };
+        let Err(error) = copied else { return tokens };
+        // It costs nothing but the time to compute what could not be copied.
+        tracing::warn!(%error, "failed to reuse {tokens} tokens of a prompt");
+        if let Some(slot) = self.slots.get_mut(index) {
+            self.decoder.clear(slot.cache_mut());
+        }
+        0
     }
 
     /// One forward pass over every stream that has something to append.
@@ -124,18 +184,18 @@ impl<F: Forward> Scheduler<F> {
     }
 
     /// For each slot the prompt tokens that it appends in this step (0: it appends its last token), or `None` if it
-    /// sits this step out because earlier prompts have used the step's share.
+    /// sits this step out because earlier prompts have used the step's share, or has not begun.
     fn plan(&self) -> Vec<Option<usize>> {
         let generating = self.slots.iter().any(|slot| slot.prompt_left() == 0);
         let mut budget =
             if generating { self.limits.prompt_tokens_beside_streams } else { self.limits.prompt_tokens }.max(1);
-        let share = |slot: &Slot<F::Cache>| {
+        let mut share = |slot: &Slot<F::Cache>| {
             let left = slot.prompt_left();
             let share = left.min(budget);
             budget = budget.saturating_sub(share);
             (left == 0 || share > 0).then_some(share)
         };
-        self.slots.iter().map(share).collect()
+        self.slots.iter().map(|slot| slot.has_begun().then(|| share(slot)).flatten()).collect()
     }
 
     fn deliver(&mut self, plan: &[Option<usize>], rows: Vec<Vec<f32>>) {
@@ -146,22 +206,27 @@ impl<F: Forward> Scheduler<F> {
                 // The cache goes back before the reader learns of the end, so a client that sees it finds the room.
                 Ok(Some(reason)) => self.release(slot).finish(reason),
                 Ok(None) => self.slots.push(slot),
-                Err(broken) => self.release(slot).fail(EngineError::Compute { source: Arc::new(broken) }),
+                Err(broken) => self.break_off(slot, Arc::new(broken)),
             }
         }
     }
 
-    /// Ends every stream of a failed batch. Their caches may be half written and are not used again.
+    /// Ends every stream of a failed batch.
     fn fail(&mut self, plan: &[Option<usize>], source: Failure) {
         for (slot, share) in zip(mem::take(&mut self.slots), plan) {
             if share.is_none() {
                 self.slots.push(slot);
                 continue;
             }
-            let (sender, lent) = slot.into_parts();
-            self.pool.discard(lent);
-            sender.fail(EngineError::Compute { source: source.clone() });
+            self.break_off(slot, source.clone());
         }
+    }
+
+    /// Ends a stream with an error. What its cache holds may be wrong, or half written.
+    fn break_off(&mut self, slot: Slot<F::Cache>, source: Failure) {
+        let (sender, lent) = slot.into_parts();
+        self.pool.discard(lent);
+        sender.fail(EngineError::Compute { source });
     }
 }
 

@@ -26,6 +26,8 @@ const POISON: u32 = 250;
 const BOMB: u32 = 251;
 /// A decoder that is fed this token answers NaN.
 const NOT_A_NUMBER: u32 = 252;
+/// A prefix with this token cannot be copied.
+const UNCOPYABLE: u32 = 253;
 
 #[derive(Clone, Debug, Default)]
 struct Script {
@@ -62,6 +64,11 @@ impl Forward for Script {
 
     fn clear(&self, cache: &mut ScriptedCache) {
         cache.ids.clear();
+    }
+
+    fn copy_prefix(&self, from: &ScriptedCache, to: &mut ScriptedCache, tokens: usize) -> Result<(), Failure> {
+        to.ids = from.ids[..tokens].to_vec();
+        if to.ids.contains(&UNCOPYABLE) { Err(Arc::new(Scripted)) } else { Ok(()) }
     }
 
     /// The next token is a hash of all tokens before it, so a lost, repeated or foreign one changes everything after it.
@@ -117,13 +124,21 @@ fn one_slot() -> BuiltinSettings {
     BuiltinSettings { streams: NonZeroUsize::MIN, ..BuiltinSettings::default() }
 }
 
-async fn read(mut stream: CompletionStream) -> Result<(Vec<u32>, FinishReason), EngineError> {
+async fn read(stream: CompletionStream) -> Result<(Vec<u32>, FinishReason), EngineError> {
+    read_with_cached(stream).await.map(|(tokens, reason, _)| (tokens, reason))
+}
+
+async fn read_with_cached(mut stream: CompletionStream) -> Result<(Vec<u32>, FinishReason, u64), EngineError> {
     let mut tokens = Vec::new();
+    let mut cached = 0;
     loop {
         match stream.next().await? {
             CompletionEvent::Token(token) => tokens.push(token.id),
-            CompletionEvent::Finished(finish) => return Ok((tokens, finish.reason)),
-            CompletionEvent::Cached(_) => {}
+            CompletionEvent::Finished(finish) => return Ok((tokens, finish.reason, cached)),
+            CompletionEvent::Cached(count) => {
+                assert!(tokens.is_empty(), "before the first token");
+                cached = count.get();
+            }
             CompletionEvent::Text(_) => panic!("this engine has no text"),
         }
     }
@@ -271,4 +286,115 @@ async fn requests_wait_for_cache_room_and_all_finish() {
         assert_eq!(read(stream).await.unwrap().0, expected(&[7], *size));
     }
     assert!(script.caches_alive.load(Ordering::SeqCst) <= CONTEXT / 64);
+}
+
+fn scoped(scope: &str, prompt: Vec<u32>, max_tokens: usize) -> GenerationRequest {
+    GenerationRequest { cache_scope: Some(scope.into()), ..request(prompt, max_tokens) }
+}
+
+/// The tokens that a request finds in a cache, if its completion is what it must be.
+async fn cached(engine: &BuiltinEngine, request: GenerationRequest) -> u64 {
+    let (prompt, max_tokens) = (request.prompt.clone(), request.max_tokens.get());
+    let (tokens, _, cached) = read_with_cached(submit(engine, request)).await.unwrap();
+    assert_eq!(tokens, expected(&prompt, max_tokens));
+    cached
+}
+
+#[tokio::test]
+async fn finished_prompts_and_completions_are_reused_within_their_scope() {
+    let engine = engine(&Script::default(), &BuiltinSettings::default());
+    let prompt: Vec<u32> = (0..40).collect();
+    assert_eq!(cached(&engine, scoped("a", prompt.clone(), 20)).await, 0);
+    assert_eq!(cached(&engine, scoped("a", prompt.clone(), 20)).await, 39, "the last token is always run");
+    assert_eq!(cached(&engine, scoped("b", prompt.clone(), 20)).await, 0);
+    assert_eq!(cached(&engine, request(prompt.clone(), 20)).await, 0);
+    assert_eq!(cached(&engine, request(prompt.clone(), 20)).await, 0, "without a scope nothing is kept");
+    // A chat goes on: prompt and completion, of which the last token was not appended, and a new turn.
+    let turn = [prompt.clone(), expected(&prompt, 20), vec![7, 8, 9]].concat();
+    assert_eq!(cached(&engine, scoped("a", turn.clone(), 5)).await, 59);
+    assert_eq!(cached(&engine, scoped("a", [turn[..30].to_vec(), vec![1; 9]].concat(), 5)).await, 30);
+    assert_eq!(cached(&engine, scoped("a", [turn[..15].to_vec(), vec![1; 9]].concat(), 5)).await, 0, "too short");
+}
+
+#[tokio::test]
+async fn reuse_can_be_switched_off_and_failed_copies_only_cost_time() {
+    let prompt: Vec<u32> = (0..40).collect();
+    let off = engine(&Script::default(), &BuiltinSettings { reuse_prefixes: false, ..BuiltinSettings::default() });
+    let on = engine(&Script::default(), &BuiltinSettings::default());
+    let uncopyable = [vec![UNCOPYABLE], prompt.clone()].concat();
+    for _ in 0..2 {
+        assert_eq!(cached(&off, scoped("a", prompt.clone(), 5)).await, 0);
+        assert_eq!(cached(&on, scoped("a", uncopyable.clone(), 5)).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_a_broken_stream_leaves_is_not_reused() {
+    for poison in [POISON, BOMB, NOT_A_NUMBER] {
+        let engine = engine(&Script::default(), &BuiltinSettings::default());
+        let broken = [(0..40).collect(), vec![poison]].concat();
+        for _ in 0..2 {
+            let error = read(submit(&engine, scoped("a", broken.clone(), 5))).await.unwrap_err();
+            assert!(matches!(error, EngineError::Compute { .. }), "{error}");
+        }
+        assert_eq!(cached(&engine, scoped("a", (0..50).collect(), 5)).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn running_stream_of_the_same_scope_lends_its_prompt() {
+    let script = Script { pace: Duration::from_millis(1), ..Script::default() };
+    let engine = engine(&script, &BuiltinSettings::default());
+    let prompt: Vec<u32> = (0..40).collect();
+    let mut running = submit(&engine, scoped("a", prompt.clone(), 400));
+    running.next().await.unwrap();
+    assert_eq!(cached(&engine, scoped("a", [prompt.clone(), vec![3; 5]].concat(), 5)).await, 40);
+    assert_eq!(cached(&engine, scoped("b", prompt.clone(), 5)).await, 0);
+    assert_eq!(cached(&engine, request(prompt, 5)).await, 0);
+}
+
+#[tokio::test]
+async fn choices_read_their_prompt_once() {
+    let script = Script::default();
+    let engine = engine(&script, &BuiltinSettings::default());
+    let prompt: Vec<u32> = (0..200).map(|id| id % 190).collect();
+    let several = GenerationRequest { choices: NonZeroU16::new(4).unwrap(), ..request(prompt.clone(), 10) };
+    for stream in submit_all(&engine, several) {
+        assert_eq!(read(stream).await.unwrap().0, expected(&prompt, 10));
+    }
+    assert_eq!(cached(&engine, request(prompt.clone(), 1)).await, 0, "a request without a scope leaves nothing");
+    drop(engine);
+    let appended: usize = script.steps.lock().unwrap().iter().flatten().sum();
+    assert_eq!(appended, 200 + 3 + 4 * 9 + 200, "the prompt, its last token thrice, nine tokens each");
+}
+
+#[tokio::test]
+async fn choices_go_on_without_the_one_that_reads_for_them() {
+    let script = Script { pace: Duration::from_millis(2), ..Script::default() };
+    let settings =
+        BuiltinSettings { prompt_tokens_per_step: NonZeroUsize::new(10).unwrap(), ..BuiltinSettings::default() };
+    let engine = engine(&script, &settings);
+    let prompt: Vec<u32> = (0..200).map(|id| id % 190).collect();
+    let several = GenerationRequest { choices: NonZeroU16::new(3).unwrap(), ..request(prompt.clone(), 10) };
+    let mut streams = submit_all(&engine, several);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    drop(streams.remove(0));
+    for stream in streams {
+        assert_eq!(read(stream).await.unwrap().0, expected(&prompt, 10));
+    }
+}
+
+#[tokio::test]
+async fn kept_prefixes_make_room_for_running_streams() {
+    let script = Script::default();
+    let pool = CachePool::new(CONTEXT, CONTEXT);
+    let engine = BuiltinEngine::start_forward(script.clone(), pool, CONTEXT, 256, &BuiltinSettings::default()).unwrap();
+    for scope in 0..20 {
+        assert_eq!(cached(&engine, scoped(&scope.to_string(), (0..40).collect(), 80)).await, 0);
+        assert!(script.caches_alive.load(Ordering::SeqCst) <= CONTEXT / 128);
+    }
+    assert_eq!(cached(&engine, scoped("19", (0..40).collect(), 5)).await, 39);
+    assert_eq!(cached(&engine, scoped("0", (0..40).collect(), 5)).await, 0);
+    assert_eq!(cached(&engine, request(vec![1], CONTEXT - 1)).await, 0);
+    assert_eq!(cached(&engine, scoped("19", (0..40).collect(), 5)).await, 0, "a whole context took everything");
 }
