@@ -2,6 +2,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod completions;
+pub(crate) mod customer;
 pub(crate) mod demo;
 pub(crate) mod devnet;
 pub(crate) mod fingerprint;
@@ -23,6 +24,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::VerifyBundle(arguments) => verify_bundle::run(&arguments, context),
         Command::Model(command) => Box::pin(model::run(command, context)).await,
         Command::Host(arguments) => Box::pin(host::run(arguments, context)).await,
+        Command::Customer(command) => Box::pin(customer::run(command, context)).await,
         Command::Devnet(arguments) => Box::pin(devnet::run(arguments, context)).await,
         Command::Register(arguments) => Box::pin(chain::register::run(*arguments, context)).await,
         Command::PublishManifest(arguments) => Box::pin(chain::publish_manifest::run(arguments, context)).await,

@@ -1,5 +1,8 @@
 //! Serves a loaded model in this process: the built-in engine behind the OpenAI endpoints.
 
+pub(crate) mod config;
+pub(crate) mod metered;
+
 use std::{future::Future, net::SocketAddr, num::NonZeroUsize, sync::Arc};
 
 use anyhow::Context as _;
@@ -9,6 +12,17 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use crate::failure::Advise as _;
+
+/// A configuration that starts as it is beside `hallmark devnet`.
+pub(crate) const EXAMPLE: &str = include_str!("hosting/host.toml");
+
+/// Binds an address.
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("failed to listen on {address}"))
+        .advise("choose another --listen address; port 0 takes a free one")
+}
 
 /// How a model is served.
 #[derive(Debug, Clone)]
@@ -38,10 +52,7 @@ impl Host {
 
     /// [`bind`](Self::bind) with limits of the host's own.
     pub(crate) async fn bind_within(model: Model, plan: HostPlan, limits: Limits) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(plan.listen)
-            .await
-            .with_context(|| format!("failed to listen on {}", plan.listen))
-            .advise("choose another --listen address; port 0 takes a free one")?;
+        let listener = listen(plan.listen).await?;
         let address = listener.local_addr().context("failed to read the address that was bound")?;
         let settings = BuiltinSettings { streams: plan.streams, queue: plan.queue, ..BuiltinSettings::default() };
         let served = ServedModel::builtin(plan.name, Arc::new(model), system_clock(), &settings)

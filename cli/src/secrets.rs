@@ -8,7 +8,7 @@ use fingerprint::{
     set::FingerprintSet,
     vault::{Vault, VaultKey},
 };
-use protocol::bls::SecretKey;
+use protocol::{bls::SecretKey, signature::SigningKey};
 use rand::{TryRngCore as _, rngs::OsRng};
 use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
@@ -23,6 +23,8 @@ const PASSPHRASE: &str = "HALLMARK_PASSPHRASE";
 const API_KEY: &str = "HALLMARK_API_KEY";
 const PRIVATE_KEY: &str = "HALLMARK_PRIVATE_KEY";
 const KEYSTORE_PASSWORD: &str = "HALLMARK_KEYSTORE_PASSWORD";
+const LEASE_KEY: &str = "HALLMARK_LEASE_KEY";
+const LEASE_KEYSTORE_PASSWORD: &str = "HALLMARK_LEASE_KEYSTORE_PASSWORD";
 const BLS_PRIVATE_KEY: &str = "HALLMARK_BLS_PRIVATE_KEY";
 const BLS_KEYSTORE_PASSWORD: &str = "HALLMARK_BLS_KEYSTORE_PASSWORD";
 
@@ -61,10 +63,27 @@ pub(crate) fn signer(keystore: Option<&Path>) -> anyhow::Result<PrivateKeySigner
     let key = secret(PRIVATE_KEY)?
         .context("no account to sign with")
         .advise(format!("give a keystore file with --keystore, or a key in {PRIVATE_KEY}"))?;
+    parse_key(&key, PRIVATE_KEY)
+}
+
+fn parse_key(key: &SecretString, name: &str) -> anyhow::Result<PrivateKeySigner> {
     // The parser's own error would quote what it was given.
-    key.expose_secret()
-        .parse()
-        .map_err(|_| anyhow::anyhow!("{PRIVATE_KEY} is not a private key: 64 hexadecimal digits"))
+    let parsed = key.expose_secret().parse();
+    parsed.map_err(|_| anyhow::anyhow!("{name} is not a private key: 64 hexadecimal digits"))
+}
+
+/// What signs a lease's statements: the key of a keystore file if one is given, else the key of the environment.
+pub(crate) fn lease_key(keystore: Option<&Path>) -> anyhow::Result<SigningKey> {
+    let signer = match keystore {
+        Some(keystore) => decrypt(keystore, LEASE_KEYSTORE_PASSWORD)?,
+        None => {
+            let key = secret(LEASE_KEY)?
+                .context("no key to sign statements with")
+                .advise(format!("name a keystore file as [[model]] lease_keystore, or put the key in {LEASE_KEY}"))?;
+            parse_key(&key, LEASE_KEY)?
+        }
+    };
+    Ok(SigningKey::from_bytes(&signer.to_bytes().0)?)
 }
 
 /// A validator's key for verdicts: from a keystore file if one is given, else from the environment.

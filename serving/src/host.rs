@@ -12,7 +12,7 @@ use protocol::{
     ids::{ChainId, LeaseId},
     messages::Domain,
     signature::SigningKey,
-    units::UnixMilliseconds,
+    units::{Amount, UnixMilliseconds},
 };
 use tokio::{net::TcpListener, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,7 +23,7 @@ use crate::{
     chain::{ChainWatch, WatchSettings},
     metering::{Metering, lease::ServedLease},
     server,
-    settlement::{Settlement, SettlementError, SettlementSettings},
+    settlement::{ClaimSettings, Settlement, SettlementError, SettlementSettings},
 };
 
 /// How long the journal and the settlement get when everything else has ended.
@@ -85,12 +85,30 @@ pub struct HostSetup {
     pub sender: Sender,
     /// When it does.
     pub settlement: SettlementSettings,
-    /// The leases that are served under, with the keys that sign their statements.
-    pub leases: Vec<(LeaseId, SigningKey)>,
+    /// The leases that are served under.
+    pub leases: Vec<LeaseSetup>,
     /// How long a request waits for the disk.
     pub journal_patience: Duration,
     /// Milliseconds since 1970.
     pub clock: fn() -> UnixMilliseconds,
+}
+
+/// A lease to serve under.
+pub struct LeaseSetup {
+    /// The lease.
+    pub id: LeaseId,
+    /// Signs its statements.
+    pub key: SigningKey,
+    /// A lane that owes as much is claimed in the next round: as much as makes the gas worth it.
+    pub claim_from: Amount,
+    /// A lane that owes less is never claimed.
+    pub claim_least: Amount,
+}
+
+impl std::fmt::Debug for LeaseSetup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaseSetup").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for HostSetup {
@@ -114,13 +132,15 @@ impl MeteredHost {
         let tasks = TaskTracker::new();
         let books = Books::open(&books).await?;
         let mut settled = Vec::with_capacity(leases.len());
-        for (id, key) in leases {
-            settled.push(read_lease(&client, &deployment, id, key, sender.account()).await?);
+        for lease in leases {
+            let claims = ClaimSettings { from: lease.claim_from, least: lease.claim_least };
+            let (served, details) = read_lease(&client, &deployment, lease, sender.account()).await?;
+            settled.push((served, details, claims));
         }
-        let ids: Vec<LeaseId> = settled.iter().map(|(served, _)| served.id).collect();
+        let ids: Vec<LeaseId> = settled.iter().map(|(served, ..)| served.id).collect();
         let chain = Arc::new(ChainWatch::start(client, deployment, &ids, watch, clock).await?);
         let journal = Journal::start(&books, &tasks, journal_patience).await?;
-        let served = settled.iter().map(|(served, _)| served.clone()).collect();
+        let served = settled.iter().map(|(served, ..)| served.clone()).collect();
         let metering = Arc::new(Metering::new(books, journal, chain, served, clock));
         let settlement = Settlement::new(metering.clone(), sender, settlement, settled).await?;
         Ok(Self { metering, settlement, tasks })
@@ -136,11 +156,12 @@ impl MeteredHost {
         self.metering.leases().find(|served| served.id == lease).cloned()
     }
 
-    /// Serves `state`, which was made with this host's metering, until `shutdown`. Then requests end, the journal is written,
+    /// Serves `state`, which was made with this host's metering, over HTTPS if `tls` is given, until `shutdown`. Then requests end, the journal is written,
     /// and what settlement is doing is finished.
     pub async fn serve(
         self,
         listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
         state: AppState,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
@@ -148,7 +169,10 @@ impl MeteredHost {
         let stop = CancellationToken::new();
         tasks.spawn(metering.chain().clone().follow(metering.accounts().clone(), stop.clone()));
         tasks.spawn(settlement.run(stop.clone()));
-        let served = server::serve(listener, state, shutdown).await;
+        let served = match tls {
+            Some(config) => server::serve_tls(listener, config, state, shutdown).await,
+            None => server::serve(listener, state, shutdown).await,
+        };
         let written = async {
             while metering.journal().pending() > 0 {
                 time::sleep(LOOK).await;
@@ -170,8 +194,7 @@ impl MeteredHost {
 async fn read_lease(
     client: &ChainClient,
     deployment: &Deployment,
-    lease: LeaseId,
-    key: SigningKey,
+    LeaseSetup { id: lease, key, .. }: LeaseSetup,
     account: Address,
 ) -> Result<(Arc<ServedLease>, LeaseDetails), HostError> {
     let details = leases::details(client, deployment, lease).await?.ok_or(HostError::NoLease { lease })?;

@@ -10,7 +10,8 @@ mod openai;
 pub mod settlement;
 pub mod server;
 pub mod state;
+pub mod tls;
 pub mod usage;
 
-pub use server::serve;
+pub use server::{serve, serve_tls};
 pub use state::{AppState, Limits, ServedModel};

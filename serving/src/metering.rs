@@ -8,9 +8,11 @@ pub(crate) mod channel;
 pub(crate) mod customer;
 pub(crate) mod lease;
 mod meter;
+mod once;
 pub(crate) mod purse;
 
 pub(crate) use self::{
     accounts::Accounts,
     meter::{Bill, BillError, Metering, Paid},
+    once::{Once, Running},
 };

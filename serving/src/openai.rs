@@ -13,6 +13,7 @@ mod generation;
 mod metered;
 mod logprobs;
 mod models;
+mod once;
 mod parameters;
 mod payment;
 mod request;

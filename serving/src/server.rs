@@ -1,6 +1,6 @@
 //! Puts the routes behind a listener and takes them down gracefully.
 
-use std::{any::Any, future::Future, io, pin::pin, time::Duration};
+use std::{any::Any, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderName, HeaderValue},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    serve::ListenerExt,
+    serve::{Listener, ListenerExt},
 };
 use tokio::{net::TcpListener, time};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tracing::Instrument;
 use crate::{
     openai::{self, error::ApiError},
     state::AppState,
+    tls::TlsListener,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,6 +40,31 @@ pub async fn serve(
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    // Tokens are small and must not wait for one another in the kernel.
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
+        }
+    });
+    run(listener, state, shutdown).await
+}
+
+/// The same over HTTPS.
+pub async fn serve_tls(
+    listener: TcpListener,
+    config: Arc<rustls::ServerConfig>,
+    state: AppState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = TlsListener::start(listener, config, state.tasks());
+    run(listener, state, shutdown).await
+}
+
+async fn run<L>(listener: L, state: AppState, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
     let stopping = CancellationToken::new();
     let begin = {
         let stopping = stopping.clone();
@@ -47,12 +73,6 @@ pub async fn serve(
             stopping.cancel();
         }
     };
-    // Tokens are small and must not wait for one another in the kernel.
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "failed to set TCP_NODELAY");
-        }
-    });
     let mut server = pin!(axum::serve(listener, router(state.clone())).with_graceful_shutdown(begin).into_future());
     let patience = async {
         stopping.cancelled().await;

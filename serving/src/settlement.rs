@@ -23,7 +23,7 @@ use licensing_contracts::{
 use protocol::{
     ids::{ChannelId, Lane, LeaseId},
     splits::Splits,
-    units::{Amount, UnixMilliseconds},
+    units::{Amount, UnixMilliseconds, UnixSeconds},
 };
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,9 @@ use crate::{
     books::BooksError,
     metering::{Metering, lease::ServedLease},
 };
+
+/// How long answers are kept for whoever asks again with the same key.
+const KEEP_ANSWERS_S: u64 = 86_400;
 
 /// Why a step of settlement failed. The next round tries again.
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +81,20 @@ impl SettlementError {
     }
 }
 
-/// When money is claimed.
+/// How often settlement looks.
 #[derive(Clone, Copy, Debug)]
 pub struct SettlementSettings {
     /// Between two rounds.
     pub every: Duration,
+}
+
+/// When a lease's lanes are claimed, in the smallest unit of its token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClaimSettings {
     /// A lane that owes as much is claimed in the next round: as much as makes the gas worth it.
-    pub claim_from: Amount,
+    pub(crate) from: Amount,
     /// A lane that owes less is never claimed.
-    pub claim_least: Amount,
+    pub(crate) least: Amount,
 }
 
 /// A lease with what settling it needs.
@@ -95,6 +103,7 @@ struct SettledLease {
     served: Arc<ServedLease>,
     details: LeaseDetails,
     splits: Splits,
+    claims: ClaimSettings,
 }
 
 /// The task that settles.
@@ -118,14 +127,14 @@ impl Settlement {
         metering: Arc<Metering>,
         sender: Sender,
         settings: SettlementSettings,
-        leases: Vec<(Arc<ServedLease>, LeaseDetails)>,
+        leases: Vec<(Arc<ServedLease>, LeaseDetails, ClaimSettings)>,
     ) -> Result<Self, SettlementError> {
         let (client, to) = (metering.chain().client().clone(), metering.chain().deployment().clone());
         let mut settled = Vec::with_capacity(leases.len());
-        for (served, details) in leases {
+        for (served, details, claims) in leases {
             let splits = registry::splits(&client, &to, details.terms).await?;
             let splits = splits.ok_or(SettlementError::Splits { lease: served.id })?;
-            settled.push(SettledLease { served, details, splits });
+            settled.push(SettledLease { served, details, splits, claims });
         }
         Ok(Self {
             metering,
@@ -188,8 +197,16 @@ impl Settlement {
             let claimed = self.claim(index).await;
             self.tell("claim", claimed);
         }
+        let forgotten = self.forget_answers().await;
+        self.tell("forget old answers", forgotten);
         let answered = self.answer_challenges().await;
         self.tell("answer who asks for statements", answered);
+    }
+
+    async fn forget_answers(&self) -> Result<(), SettlementError> {
+        let now = self.now().second_down().get();
+        let before = UnixSeconds::new(now.saturating_sub(KEEP_ANSWERS_S));
+        self.metering.books().forget_answers(before).await.map(|_| ()).map_err(Into::into)
     }
 
     /// Logs a failure when it is new.

@@ -8,23 +8,30 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::FalseyValueParser};
 use licensing_contracts::{
     bindings::PaymentEscrow,
     deploy::ProtocolSetup,
     deployment::{Deployment, DeploymentError},
     devchain::Config,
-    devnet::{ACCOUNTS, Devnet},
+    devnet::{
+        ACCOUNTS, Devnet,
+        market::{Market, Offered},
+    },
     eigenlayer::core::CoreBytecode,
 };
 use serde_json::json;
 
-use crate::{context::Context, failure::Advise as _, folders, format, output, progress};
+use super::chain::terms::Rendering;
+use crate::{context::Context, failure::Advise as _, folders, format, models, output, progress};
+
+/// What is leased on a chain that is not bare.
+const BUNDLED: &str = "bundled";
 
 /// Run a local chain with everything on it
 ///
-/// An Ethereum chain inside this process, with EigenLayer's released core, Hallmark's contracts, a test token, and accounts
-/// whose keys everybody knows. A block is mined for each transaction. Its bytecode of EigenLayer is fetched once, through
+/// An Ethereum chain inside this process, with EigenLayer's released core, Hallmark's contracts, a test token, accounts whose
+/// keys everybody knows, and the bundled model, registered and leased. A block is mined for each transaction. Its bytecode of EigenLayer is fetched once, through
 /// cargo; from then on everything is offline.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -47,6 +54,10 @@ pub(crate) struct DevnetArguments {
     #[arg(long, env = "HALLMARK_EIGENLAYER_CORE", value_name = "FILE")]
     eigenlayer_core: Option<PathBuf>,
 
+    /// Only the contracts: without a model that is registered and leased, which a host could serve at once
+    #[arg(long, env = "HALLMARK_DEVNET_BARE", value_parser = FalseyValueParser::new())]
+    bare: bool,
+
     /// Number of the chain
     #[arg(long, env = "HALLMARK_CHAIN_ID", value_name = "NUMBER", default_value_t = 31_337)]
     chain_id: u64,
@@ -57,12 +68,17 @@ pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow
     // An empty block now and then keeps `latest` beside the clock while nobody sends anything.
     let config =
         Config { chain_id: arguments.chain_id, idle_block_after: Some(Duration::from_secs(2)), ..Config::default() };
+    let mut market = None;
     let (devnet, is_new) = match arguments.state.as_deref().filter(|state| state.exists()) {
         Some(state) => (resume(config, state, &arguments.deployment).await?, false),
         None => {
             require_own(&arguments.deployment, arguments.chain_id)?;
             let core = core_bytecode(arguments.eigenlayer_core.clone(), context).await?;
-            (Devnet::start(config, &core, &ProtocolSetup::development()).await?, true)
+            let devnet = Devnet::start(config, &core, &ProtocolSetup::development()).await?;
+            if !arguments.bare {
+                market = Some(open_market(&devnet, context).await?);
+            }
+            (devnet, true)
         }
     };
     let stop = context.interrupt();
@@ -77,7 +93,8 @@ pub(crate) async fn run(arguments: DevnetArguments, context: &Context) -> anyhow
     if is_new {
         devnet.deployment().write(&arguments.deployment)?;
     }
-    report(context, &devnet, &server.url(), &arguments.deployment, began.elapsed())?;
+    let told = Told { url: server.url(), file: &arguments.deployment, took: began.elapsed(), market };
+    report(context, &devnet, &told)?;
     progress::say("press Ctrl-C to stop");
     server.stopped().await;
     if let Some(state) = &arguments.state {
@@ -134,11 +151,27 @@ pub(crate) async fn core_bytecode(file: Option<PathBuf>, context: &Context) -> a
         .await
 }
 
-fn report(context: &Context, devnet: &Devnet, url: &str, file: &Path, took: Duration) -> anyhow::Result<()> {
+/// Registers and leases the bundled model, so that a host can serve it.
+async fn open_market(devnet: &Devnet, context: &Context) -> anyhow::Result<Market> {
+    let model = context.compute(|| models::load(BUNDLED)).await?;
+    let Rendering { tokenizer, template } = Rendering::of(&model);
+    Ok(devnet.open_market(&Offered { manifest: model.manifest_digest, tokenizer, template }).await?)
+}
+
+/// What is told of a chain that runs.
+struct Told<'a> {
+    url: String,
+    file: &'a Path,
+    took: Duration,
+    market: Option<Market>,
+}
+
+fn report(context: &Context, devnet: &Devnet, told: &Told<'_>) -> anyhow::Result<()> {
+    let Told { url, file, took, market } = told;
     let deployment = devnet.deployment();
     let mut rows = vec![
-        ("RPC", url.to_owned()),
-        ("ready in", format::duration(took)),
+        ("RPC", url.clone()),
+        ("ready in", format::duration(*took)),
         ("chain", deployment.chain_id.to_string()),
         ("deployment", file.display().to_string()),
         ("ModelRegistry", deployment.model_registry.to_string()),
@@ -151,19 +184,31 @@ fn report(context: &Context, devnet: &Devnet, url: &str, file: &Path, took: Dura
     if let Some(token) = deployment.test_token {
         rows.push(("test token", token.to_string()));
     }
+    if let Some(Market { model, terms, lease, .. }) = market {
+        rows.push(("bundled model", model.to_string()));
+        rows.push(("its terms", terms.to_string()));
+        rows.push(("its lease", format!("{lease}, of the host; `hallmark host --example` prints how to serve it")));
+    }
     let mut words = output::rows(&rows);
     words.push_str(
         "\nAccounts, each with 10,000 coins and 1,000,000 test tokens. Their keys are public: for this chain only.\n",
     );
     for account in ACCOUNTS {
-        words.push_str(&format!("  {:<10} {}  {}\n", account.role, account.address, account.key));
+        words.push_str(&format!("  {:<11} {}  {}\n", account.role, account.address, account.key));
     }
     let accounts: Vec<_> = ACCOUNTS
         .iter()
         .map(|account| json!({ "role": account.role, "address": account.address, "private_key": account.key }))
         .collect();
     let ready_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let object =
-        json!({ "rpc": url, "ready_ms": ready_ms, "deployment": deployment, "file": file, "accounts": accounts });
+    let market = market.as_ref().map(|market| json!({ "model_id": market.model, "terms_id": market.terms, "lease": market.lease }));
+    let object = json!({
+        "rpc": url,
+        "ready_ms": ready_ms,
+        "deployment": deployment,
+        "file": file,
+        "accounts": accounts,
+        "market": market,
+    });
     context.output.finish(&words, &object)
 }

@@ -3,33 +3,51 @@
 use std::{
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use clap::{Args, builder::FalseyValueParser};
+use protocol::{
+    money::Prices,
+    units::{Amount, PricePerMillion},
+};
 use serde_json::json;
 use serving::Limits;
 
 use crate::{
     context::Context,
     failure::Advise as _,
-    hosting::{self, HostPlan},
+    hosting::{self, EXAMPLE, HostPlan, config::HostConfig, metered::Metered},
+    output,
     models, progress,
 };
 
-/// Serve a model over an OpenAI-compatible API
+/// Serve models over an OpenAI-compatible API, paid by vouchers or API keys
 ///
-/// Answers /v1/models, /v1/completions and /v1/chat/completions, streaming too. This version serves without metering.
+/// Answers /v1/models, /v1/completions and /v1/chat/completions, streaming too. With --config, models are served under their
+/// leases: nothing is generated before it is paid for, every answer ends with a signed statement, and what was served is
+/// reported and claimed on the chain. With --unmetered, one model is served to anybody.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
+  hallmark host --example > host.toml
+  hallmark host --config host.toml
   hallmark host --unmetered --model ./my-model --listen 127.0.0.1:8080")]
 pub(crate) struct Host {
+    /// The configuration of a metered host
+    #[arg(long, env = "HALLMARK_HOST_CONFIG", value_name = "FILE", conflicts_with = "unmetered")]
+    config: Option<PathBuf>,
+
+    /// Print a configuration that starts as it is beside `hallmark devnet`
+    #[arg(long, conflicts_with_all = ["config", "unmetered"])]
+    example: bool,
+
     /// The model: a folder in Hugging Face layout, org/name, or `bundled`
     #[arg(long, env = "HALLMARK_MODEL", value_name = "PATH|ORG/NAME", default_value = "bundled")]
     model: String,
 
-    /// Serve without licence, vouchers and bills: the only way in this version
+    /// Serve one model without licence, vouchers and bills; the arguments below are for this
     #[arg(long, env = "HALLMARK_UNMETERED", value_parser = FalseyValueParser::new())]
     unmetered: bool,
 
@@ -64,9 +82,16 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) async fn run(arguments: Host, context: &Context) -> anyhow::Result<ExitCode> {
+    if arguments.example {
+        context.output.finish(EXAMPLE.trim_end(), &json!({ "example": EXAMPLE }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(config) = &arguments.config {
+        return metered(config, context).await;
+    }
     if !arguments.unmetered {
-        return Err(anyhow::anyhow!("the metered host is not part of this version"))
-            .advise("add --unmetered to serve without licence, vouchers and bills");
+        return Err(anyhow::anyhow!("nothing to serve"))
+            .advise("name a configuration with --config, or serve without licence and bills with --unmetered");
     }
     let step = context.progress().step("load");
     let reference = arguments.model.clone();
@@ -89,6 +114,26 @@ pub(crate) async fn run(arguments: Host, context: &Context) -> anyhow::Result<Ex
     let url = host.url().clone();
     // Printed when the port is open, so that a script that waits for the line can connect.
     context.output.finish(&format!("serving {name} at {url}"), &json!({ "url": url, "model": name }))?;
+    progress::say("press Ctrl-C to stop");
+    host.serve(context.interrupt().cancelled_owned()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn metered(config: &Path, context: &Context) -> anyhow::Result<ExitCode> {
+    let host = Metered::open(HostConfig::read(config)?, context).await?;
+    let url = host.url().clone();
+    let mut rows = vec![("serving at", url.to_string())];
+    for offer in &host.offers {
+        let price = |price: PricePerMillion| offer.token.show(Amount::new(price.get()));
+        let Prices { request, prompt, cached, completion } = offer.prices;
+        rows.push(("model", format!("{}, under lease {}", offer.name, offer.lease)));
+        rows.push(("  a million", format!("requests {}, prompt tokens {}", price(request), price(prompt))));
+        rows.push(("", format!("cached ones {}, completion tokens {}", price(cached), price(completion))));
+    }
+    let models: Vec<_> =
+        host.offers.iter().map(|offer| json!({ "name": offer.name, "lease": offer.lease, "prices": offer.prices })).collect();
+    // Printed when the port is open, so that a script that waits for the line can connect.
+    context.output.finish(&output::rows(&rows), &json!({ "url": url, "models": models }))?;
     progress::say("press Ctrl-C to stop");
     host.serve(context.interrupt().cancelled_owned()).await?;
     Ok(ExitCode::SUCCESS)

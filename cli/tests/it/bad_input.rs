@@ -33,8 +33,9 @@ fn a_file_that_is_no_gguf_leaves_no_folder() {
 }
 
 #[test]
-fn the_metered_host_is_not_there_yet() {
-    run(folder().path(), &["host"]).refused(&["metered host is not part of this version", "--unmetered"]);
+fn a_host_of_nothing() {
+    run(folder().path(), &["host"]).refused(&["nothing to serve", "--config", "--unmetered"]);
+    run(folder().path(), &["host", "--config", "none.toml"]).refused(&["none.toml", "hallmark host --example"]);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use crate::support::{folder, run, run_with};
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "demo",
     "fingerprint",
     "prove",
     "verify-bundle",
     "model",
     "host",
+    "customer",
     "devnet",
     "register",
     "publish-manifest",

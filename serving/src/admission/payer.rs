@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use axum::http::{HeaderMap, HeaderName, header};
 use base64::{Engine as _, engine::general_purpose};
 use protocol::{
@@ -11,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Refusal, voucher};
 use crate::{
-    books::Books,
+    books::{Books, owner_of},
     metering::{Metering, channel::ChannelAccount, customer::CustomerAccount, lease::ServedLease},
 };
 
@@ -49,11 +50,19 @@ pub(crate) enum Payer {
 }
 
 impl Payer {
+    /// Under what this payer's answers are kept.
+    pub(crate) fn owner(&self) -> B256 {
+        match self {
+            Self::Channel(payer) => owner_of(Some(payer.account.id()), None),
+            Self::Customer(account) => owner_of(None, Some(account.id())),
+        }
+    }
+
     /// A name that no other payer has.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Channel(payer) => payer.account.id().to_string(),
-            Self::Customer(account) => account.customer().id.to_string(),
+            Self::Customer(account) => account.id().to_string(),
         }
     }
 }
@@ -85,9 +94,6 @@ pub(crate) async fn identify(
     let Some(key) = bearer(headers) else { return Err(Refusal::Unpaid) };
     let account = metering.accounts().customer(Books::key_digest(key)).await;
     let account = account.map_err(|error| Refusal::Unavailable(Arc::new(error)))?.ok_or(Refusal::UnknownKey)?;
-    if account.customer().revoked_at.is_some() {
-        return Err(Refusal::UnknownKey);
-    }
     account.count(metering.now()).map_err(|retry_after_s| Refusal::Rate { retry_after_s })?;
     Ok(Payer::Customer(account))
 }

@@ -155,12 +155,13 @@ impl Accounts {
         self.channels.all()
     }
 
-    /// The account of the customer with this key; `None` for a key of nobody.
+    /// The account of the customer with this key; `None` for a key of nobody and for one that was revoked. The books are asked
+    /// each time: who keeps them may change a budget or revoke a key at any moment.
     pub(crate) async fn customer(&self, key_digest: B256) -> Result<Option<Arc<CustomerAccount>>, BooksError> {
-        if let Some(account) = self.customers.get(key_digest) {
-            return Ok(Some(account));
-        }
         let Some(customer) = self.books.customer_of(key_digest).await? else { return Ok(None) };
+        if customer.revoked_at.is_some() {
+            return Ok(None);
+        }
         let cell = self.customers.cell(key_digest, |_| false);
         let load = async {
             let charged = self.books.charged(&customer.id).await?;
@@ -168,8 +169,10 @@ impl Accounts {
             for lease in &self.leases {
                 heads.extend(self.books.customer_head(*lease, customer.lane).await?);
             }
-            Ok::<_, BooksError>(Arc::new(CustomerAccount::new(customer, charged, &heads)))
+            Ok::<_, BooksError>(Arc::new(CustomerAccount::new(&customer, charged, &heads)))
         };
-        cell.get_or_try_init(|| load).await.cloned().map(Some)
+        let account = cell.get_or_try_init(|| load).await?;
+        account.learn(&customer);
+        Ok(Some(account.clone()))
     }
 }

@@ -7,12 +7,12 @@ use std::{
 
 use protocol::{
     counts::UsageCounts,
-    ids::{LeaseId, StatementDigest},
+    ids::{Lane, LeaseId, StatementDigest},
     units::{Amount, UnixMilliseconds},
 };
 
 use super::purse::{Purse, Short};
-use crate::books::{Customer, LaneHead};
+use crate::books::{Customer, CustomerId, LaneHead};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -27,6 +27,7 @@ pub(crate) struct LaneState {
 #[derive(Debug)]
 struct State {
     purse: Purse,
+    requests_per_minute: Option<u64>,
     /// Requests of the minute that began then.
     minute: (u64, u64),
 }
@@ -34,7 +35,8 @@ struct State {
 /// A customer's account.
 #[derive(Debug)]
 pub(crate) struct CustomerAccount {
-    customer: Customer,
+    id: CustomerId,
+    lane: Lane,
     state: Mutex<State>,
     /// A lane's statements are made one after the other, each upon the one before.
     lanes: Mutex<HashMap<LeaseId, LaneState>>,
@@ -42,15 +44,28 @@ pub(crate) struct CustomerAccount {
 
 impl CustomerAccount {
     /// The account as the books have it.
-    pub(crate) fn new(customer: Customer, charged: Amount, heads: &[LaneHead]) -> Self {
+    pub(crate) fn new(customer: &Customer, charged: Amount, heads: &[LaneHead]) -> Self {
         let purse = Purse::new(customer.budget, charged);
+        let state = State { purse, requests_per_minute: customer.requests_per_minute, minute: (0, 0) };
         let lane = |head: &LaneHead| LaneState { counts: head.counts, head: Some(head.head), cost: head.cost };
         let lanes = heads.iter().map(|head| (head.lease, lane(head))).collect();
-        Self { customer, state: Mutex::new(State { purse, minute: (0, 0) }), lanes: Mutex::new(lanes) }
+        Self { id: customer.id.clone(), lane: customer.lane, state: Mutex::new(state), lanes: Mutex::new(lanes) }
     }
 
-    pub(crate) fn customer(&self) -> &Customer {
-        &self.customer
+    pub(crate) fn id(&self) -> &CustomerId {
+        &self.id
+    }
+
+    /// Its lane on channel 0 of every lease.
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Takes over what the books say now.
+    pub(crate) fn learn(&self, customer: &Customer) {
+        let mut state = self.lock();
+        state.purse.set_limit(customer.budget, Amount::ZERO);
+        state.requests_per_minute = customer.requests_per_minute;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -59,8 +74,8 @@ impl CustomerAccount {
 
     /// Counts a request against the customer's rate; how long to wait if it is one too many.
     pub(crate) fn count(&self, now: UnixMilliseconds) -> Result<(), u64> {
-        let Some(most) = self.customer.requests_per_minute else { return Ok(()) };
         let mut state = self.lock();
+        let Some(most) = state.requests_per_minute else { return Ok(()) };
         let minute = now.get() / MINUTE_MS;
         let (begun, requests) = state.minute;
         let requests = if begun == minute { requests } else { 0 };

@@ -34,7 +34,7 @@ impl std::fmt::Debug for ServedLease {
 
 /// Counts or costs that do not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PricingError {
+pub(crate) enum PricingError {
     /// A lane has no room for the request.
     #[error(transparent)]
     Counts(#[from] CountError),

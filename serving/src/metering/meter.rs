@@ -7,17 +7,17 @@ use protocol::{
     counts::{LaneStep, RequestUsage},
     ids::{Epoch, LeaseId, StatementDigest},
     messages::{Domain, FinishReason, PaymentEscrow, Signed, Statement, Voucher},
-    units::UnixMilliseconds,
+    units::{Amount, UnixMilliseconds},
 };
 
 use super::{
-    Accounts,
+    Accounts, Running,
     channel::{Charged, Reservation},
     customer::CustomerReservation,
     lease::{PricingError, ServedLease},
 };
 use crate::{
-    books::{Books, CustomerId, Entry, Journal, JournalError, KeptAnswer, Written, owner_of},
+    books::{Books, Entry, Journal, JournalError, KeptAnswer, Written, owner_of},
     chain::ChainWatch,
 };
 
@@ -30,6 +30,7 @@ pub struct Metering {
     chain: Arc<ChainWatch>,
     leases: HashMap<LeaseId, Arc<ServedLease>>,
     escrow: Domain<PaymentEscrow>,
+    running: Running,
     clock: fn() -> UnixMilliseconds,
 }
 
@@ -57,15 +58,14 @@ pub(crate) struct Bill {
     pub(crate) response_hash: B256,
     /// Why the answer ended.
     pub(crate) finish_reason: FinishReason,
-    /// The answer, if it is to be kept: the client's key, the digest of its body, and what was answered.
-    pub(crate) keep: Option<(String, B256, String)>,
 }
+
+/// An answer that is to be kept: the client's key, the digest of its body, and what was answered.
+pub(crate) type Keep = (String, B256, String);
 
 /// A statement that is on its way to the disk.
 #[derive(Debug)]
 pub(crate) struct Billed {
-    pub(crate) digest: StatementDigest,
-    pub(crate) statement: Signed<Statement>,
     /// To be waited for before the last chunk is sent.
     pub(crate) written: Written,
 }
@@ -89,6 +89,7 @@ impl Metering {
             chain,
             leases: leases.into_iter().map(|lease| (lease.id, lease)).collect(),
             escrow,
+            running: Running::default(),
             clock,
         }
     }
@@ -119,6 +120,11 @@ impl Metering {
         &self.escrow
     }
 
+    /// Requests with an idempotency key that run.
+    pub(crate) fn running(&self) -> &Running {
+        &self.running
+    }
+
     pub(crate) fn now(&self) -> UnixMilliseconds {
         (self.clock)()
     }
@@ -129,110 +135,88 @@ impl Metering {
         Epoch::new(seconds.checked_div(self.chain.spans().epoch.get()).unwrap_or(seconds))
     }
 
-    /// Signs the statement about a request and hands it to the journal. What was set aside and not charged is free again.
-    pub(crate) fn bill(&self, paid: Paid, bill: Bill) -> Result<Billed, BillError> {
+    /// Signs the statement about a request and hands it to the journal, with what `keep` makes of it. What was set aside and
+    /// not charged is free again.
+    pub(crate) fn bill(
+        &self,
+        paid: Paid,
+        bill: Bill,
+        keep: impl FnOnce(StatementDigest, &Signed<Statement>) -> Option<Keep>,
+    ) -> Result<Billed, BillError> {
         let Paid { lease, started, by } = paid;
+        let ended = self.now();
+        let statement = |channel, lane, step, previous| -> Result<(Statement, Amount), PricingError> {
+            let statement = Statement {
+                channel,
+                lease: lease.id,
+                lane,
+                step,
+                charge: lease.prices.charge(step.before(), step.after())?,
+                request_hash: bill.request_hash,
+                response_hash: bill.response_hash,
+                started,
+                ended,
+                finish_reason: bill.finish_reason,
+                execution: None,
+                previous,
+            };
+            Ok((statement, lease.prices.cost_up(step.after())?))
+        };
         match by {
             By::Channel { reservation, voucher, signer } => {
-                self.bill_channel(&lease, started, *reservation, (*voucher, signer), bill)
+                let message = &voucher.message;
+                let step = LaneStep::new(message.counts, bill.usage).map_err(PricingError::from)?;
+                let (statement, lane_cost) =
+                    statement(Some(message.channel), message.lane, step, message.statements_head)?;
+                let charge = statement.charge;
+                let (digest, statement) = lease.sign(statement);
+                let kept = keep(digest, &statement);
+                let account = reservation.account();
+                let channel = Some((account.id(), account.channel().clone()));
+                let voucher = Some((*voucher, signer));
+                let entry = self.entry(bill.answer, &statement, digest, lane_cost, voucher);
+                let kept = kept.map(|keep| kept_answer(owner_of(Some(account.id()), None), keep, ended));
+                let written = self.journal.append(entry, channel, kept)?;
+                // Now, and not when it is written: whatever happens to the disk, this request has been stated.
+                reservation.settle(&Charged { counts: step.after(), head: digest, charge, lane_cost });
+                Ok(Billed { written })
             }
-            By::Customer(reservation) => self.bill_customer(&lease, started, reservation, bill),
+            By::Customer(reservation) => {
+                let account = reservation.account().clone();
+                // Held until the entry is queued: statements of a lane are queued in their order.
+                let mut lanes = account.lanes();
+                let lane = lanes.entry(lease.id).or_default();
+                let step = LaneStep::new(lane.counts, bill.usage).map_err(PricingError::from)?;
+                let (statement, lane_cost) = statement(None, account.lane(), step, lane.head)?;
+                let charge = statement.charge;
+                let (digest, statement) = lease.sign(statement);
+                let kept = keep(digest, &statement);
+                let mut entry = self.entry(bill.answer, &statement, digest, lane_cost, None);
+                entry.customer = Some(account.id().clone());
+                let kept = kept.map(|keep| kept_answer(owner_of(None, Some(account.id())), keep, ended));
+                let written = self.journal.append(entry, None, kept)?;
+                (lane.counts, lane.head, lane.cost) = (step.after(), Some(digest), lane_cost);
+                drop(lanes);
+                reservation.settle(charge);
+                Ok(Billed { written })
+            }
         }
     }
 
-    fn bill_channel(
+    fn entry(
         &self,
-        lease: &ServedLease,
-        started: UnixMilliseconds,
-        reservation: Reservation,
-        (voucher, signer): (Signed<Voucher>, Address),
-        bill: Bill,
-    ) -> Result<Billed, BillError> {
-        let step = LaneStep::new(voucher.message.counts, bill.usage).map_err(PricingError::from)?;
-        let charge = lease.prices.charge(step.before(), step.after()).map_err(PricingError::from)?;
-        let account = reservation.account();
-        let (id, channel) = (account.id(), account.channel().clone());
-        let ended = self.now();
-        let (digest, statement) = lease.sign(Statement {
-            channel: Some(id),
-            lease: lease.id,
-            lane: voucher.message.lane,
-            step,
-            charge,
-            request_hash: bill.request_hash,
-            response_hash: bill.response_hash,
-            started,
-            ended,
-            finish_reason: bill.finish_reason,
-            execution: None,
-            previous: voucher.message.statements_head,
-        });
-        let lane_cost = lease.prices.cost_up(step.after()).map_err(PricingError::from)?;
-        let entry = Entry {
-            statement: statement.clone(),
-            digest,
-            answer: bill.answer,
-            epoch: self.epoch_of(ended),
-            lane_cost,
-            customer: None,
-            voucher: Some((voucher, signer)),
-        };
-        let kept = bill.keep.map(|keep| kept(owner_of(Some(id), None), keep, ended));
-        let written = self.journal.append(entry, Some((id, channel)), kept)?;
-        // Now, and not when it is written: whatever happens to the disk, this request has been stated.
-        reservation.settle(&Charged { counts: step.after(), head: digest, charge, lane_cost });
-        Ok(Billed { digest, statement, written })
-    }
-
-    fn bill_customer(
-        &self,
-        lease: &ServedLease,
-        started: UnixMilliseconds,
-        reservation: CustomerReservation,
-        bill: Bill,
-    ) -> Result<Billed, BillError> {
-        let account = reservation.account().clone();
-        let customer: CustomerId = account.customer().id.clone();
-        // Held until the entry is queued: statements of a lane are queued in their order.
-        let mut lanes = account.lanes();
-        let lane = lanes.entry(lease.id).or_default();
-        let step = LaneStep::new(lane.counts, bill.usage).map_err(PricingError::from)?;
-        let charge = lease.prices.charge(step.before(), step.after()).map_err(PricingError::from)?;
-        let lane_cost = lease.prices.cost_up(step.after()).map_err(PricingError::from)?;
-        let ended = self.now();
-        let (digest, statement) = lease.sign(Statement {
-            channel: None,
-            lease: lease.id,
-            lane: account.customer().lane,
-            step,
-            charge,
-            request_hash: bill.request_hash,
-            response_hash: bill.response_hash,
-            started,
-            ended,
-            finish_reason: bill.finish_reason,
-            execution: None,
-            previous: lane.head,
-        });
-        let kept = bill.keep.map(|keep| kept(owner_of(None, Some(&customer)), keep, ended));
-        let entry = Entry {
-            statement: statement.clone(),
-            digest,
-            answer: bill.answer,
-            epoch: self.epoch_of(ended),
-            lane_cost,
-            customer: Some(customer),
-            voucher: None,
-        };
-        let written = self.journal.append(entry, None, kept)?;
-        (lane.counts, lane.head, lane.cost) = (step.after(), Some(digest), lane_cost);
-        drop(lanes);
-        reservation.settle(charge);
-        Ok(Billed { digest, statement, written })
+        answer: String,
+        statement: &Signed<Statement>,
+        digest: StatementDigest,
+        lane_cost: Amount,
+        voucher: Option<(Signed<Voucher>, Address)>,
+    ) -> Entry {
+        let epoch = self.epoch_of(statement.message.ended);
+        Entry { statement: statement.clone(), digest, answer, epoch, lane_cost, customer: None, voucher }
     }
 }
 
-fn kept(owner: B256, (key, body_hash, answer): (String, B256, String), now: UnixMilliseconds) -> KeptAnswer {
+fn kept_answer(owner: B256, (key, body_hash, answer): Keep, now: UnixMilliseconds) -> KeptAnswer {
     KeptAnswer { owner, key, body_hash, answer, created_at: now.second_down() }
 }
 

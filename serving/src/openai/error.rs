@@ -164,6 +164,26 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message).about("model")
     }
 
+    /// 409 while a request with the same key runs.
+    pub(crate) fn in_progress() -> Self {
+        let message = "A request with this Idempotency-Key is running. Ask again for its answer in a moment.".to_owned();
+        Self::new(StatusCode::CONFLICT, "invalid_request_error", "idempotency_in_progress", message)
+            .with_retry(Retry::Later)
+    }
+
+    /// 422 for a key that belongs to another request.
+    pub(crate) fn other_request() -> Self {
+        let message = "This Idempotency-Key was used for another request. Use a new key for a new request.".to_owned();
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request_error", "idempotency_mismatch", message)
+            .with_retry(Retry::Never)
+    }
+
+    /// 400 for an answer that could not be given again.
+    pub(crate) fn not_kept() -> Self {
+        let message = "Answers with log-probabilities are not kept: leave out the Idempotency-Key, or 'logprobs'.";
+        Self::invalid("unsupported_parameter", message).about("logprobs")
+    }
+
     /// 404 for a statement that is not in the journal.
     pub(crate) fn no_statement(id: &str) -> Self {
         let message = format!(

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
+use alloy_primitives::keccak256;
 use axum::{
     Json,
     extract::State,
@@ -9,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use model::SpecialTokens;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
@@ -17,8 +18,9 @@ use super::{
     error::ApiError,
     fields::{Fields, Unsupported},
     generation::Generation,
-    metered::Gate,
-    parameters::{HARMLESS, Parameters, TokenLimit},
+    metered::{Entrance, Gate},
+    once,
+    parameters::{HARMLESS, Parameters, StreamOptions, TokenLimit},
     request::{Leave, RequestBody},
     sse,
     text::{Said, TextEvent, TextStream},
@@ -62,7 +64,7 @@ pub(super) trait Endpoint: 'static {
 }
 
 /// What all chunks of an answer have in common.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Head {
     id: String,
     created: u64,
@@ -93,10 +95,14 @@ pub(super) async fn create<E: Endpoint>(
     RequestBody { text, leave }: RequestBody,
 ) -> Result<Response, ApiError> {
     let Checked { model, prompt, parameters, likeliest } = check::<E>(&state, &text)?;
+    let body_hash = keccak256(&text);
     // What it said has been copied out, and the wait from here on may be long.
     drop(text);
     let entered = match Gate::of(state.metering(), &model, E::PATH) {
-        Some(gate) => Some(gate.enter(&headers).await?),
+        Some(gate) => match gate.enter(&headers, body_hash, likeliest.is_some()).await? {
+            Entrance::New(entered) => Some(entered),
+            Entrance::Answered(answer) => return Ok(answered::<E>(*answer, parameters.stream)),
+        },
         None => None,
     };
     let (prompt, open) = encode::<E>(&state, model.clone(), prompt, leave).await?;
@@ -135,7 +141,7 @@ pub(super) async fn create<E: Endpoint>(
         cache_scope,
     };
     let settle: Box<dyn Settle> = match paid {
-        Some(paid) => Box::new(paid.settle(&model, &request, &parameters.stop)?),
+        Some(paid) => Box::new(paid.settle(&head, &model, &request, &parameters.stop)?),
         None => Box::new(Unmetered),
     };
     let mut generation = begin(&state, head.id.clone(), model, request, parameters.stop, settle)?;
@@ -148,6 +154,14 @@ pub(super) async fn create<E: Endpoint>(
             let include_usage = options.include_usage.unwrap_or(false);
             Ok(sse::respond::<E>(&state, sse::Opened { head, generation, first, include_usage, permit: open }))
         }
+    }
+}
+
+/// The same answer once more.
+fn answered<E: Endpoint>(answer: once::Answer, stream: Option<StreamOptions>) -> Response {
+    match stream {
+        Some(options) => answer.stream::<E>(options.include_usage.unwrap_or(false)),
+        None => answer.whole::<E>(),
     }
 }
 

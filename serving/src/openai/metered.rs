@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use alloy_primitives::B256;
 use axum::http::HeaderMap;
 use protocol::{
     counts::RequestUsage,
@@ -19,13 +20,15 @@ use serde_json::{Value, json};
 use super::{
     account::{ChoiceEnding, Closing, Ending, Outcome, Settle},
     error::ApiError,
+    generate::Head,
+    once::{self, Answer, Choice},
     payment,
 };
 use crate::{
     admission::{self, Payer, Wanted},
     engine::{self, GenerationRequest},
     metering::{
-        Bill, BillError, Metering, Paid,
+        Bill, BillError, Metering, Once, Paid,
         lease::{PricingError, ServedLease},
     },
     state::ServedModel,
@@ -42,12 +45,22 @@ pub(super) struct Gate {
 pub(super) struct Entered {
     gate: Gate,
     payer: Payer,
+    once: Option<Once>,
+}
+
+/// What becomes of a request at the gate.
+pub(super) enum Entrance {
+    /// It is to be worked on.
+    New(Entered),
+    /// It was answered before.
+    Answered(Box<Answer>),
 }
 
 /// One that is paid for.
 pub(super) struct PaidRequest {
     gate: Gate,
     paid: Paid,
+    once: Option<Once>,
 }
 
 impl Gate {
@@ -61,12 +74,35 @@ impl Gate {
         payment::refused(refusal, &self.metering, &self.lease, self.path)
     }
 
-    /// Lets those in who can pay.
-    pub(super) async fn enter(self, headers: &HeaderMap) -> Result<Entered, ApiError> {
+    /// Lets those in who can pay. `with_tokens` are requests whose answers cannot be kept.
+    pub(super) async fn enter(
+        self,
+        headers: &HeaderMap,
+        body_hash: B256,
+        with_tokens: bool,
+    ) -> Result<Entrance, ApiError> {
         admission::check_open(&self.metering, &self.lease).map_err(|refusal| self.refused(&refusal))?;
         let payer = admission::identify(&self.metering, &self.lease, headers).await;
         let payer = payer.map_err(|refusal| self.refused(&refusal))?;
-        Ok(Entered { gate: self, payer })
+        let Some(key) = once::key(headers)? else {
+            return Ok(Entrance::New(Entered { gate: self, payer, once: None }));
+        };
+        if with_tokens {
+            return Err(ApiError::not_kept());
+        }
+        let owner = payer.owner();
+        // Before the books are asked: an answer that is written meanwhile is then found there.
+        let once = self.metering.running().begin(owner, key, body_hash).ok_or_else(ApiError::in_progress)?;
+        let kept = self.metering.books().kept_answer(owner, &once.key).await;
+        let failed = || ApiError::internal("An answer with this Idempotency-Key could not be looked up.");
+        match kept.map_err(|error| failed().caused_by(error))? {
+            None => Ok(Entrance::New(Entered { gate: self, payer, once: Some(once) })),
+            Some(kept) if kept.body_hash != body_hash => Err(ApiError::other_request()),
+            Some(kept) => {
+                let answer = serde_json::from_str(&kept.answer).map_err(|error| failed().caused_by(error))?;
+                Ok(Entrance::Answered(Box::new(answer)))
+            }
+        }
     }
 }
 
@@ -84,14 +120,14 @@ impl Entered {
         most: NonZeroUsize,
         is_named: bool,
     ) -> Result<(PaidRequest, NonZeroUsize), ApiError> {
-        let Self { gate, payer } = self;
+        let Self { gate, payer, once } = self;
         let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
         let completion = NonZeroU64::new(count(most.get())).unwrap_or(NonZeroU64::MIN);
         let wanted = Wanted { prompt: count(prompt), choices: choices.into(), completion, is_named };
         let admitted = admission::admit(&gate.metering, &gate.lease, payer, wanted);
         let admitted = admitted.map_err(|refusal| gate.refused(&refusal))?;
         let completion = usize::try_from(admitted.completion).ok().and_then(NonZeroUsize::new).unwrap_or(most);
-        Ok((PaidRequest { gate, paid: admitted.paid }, completion))
+        Ok((PaidRequest { gate, paid: admitted.paid, once }, completion))
     }
 }
 
@@ -99,13 +135,15 @@ impl PaidRequest {
     /// What settles the request at its end.
     pub(super) fn settle(
         self,
+        head: &Head,
         model: &ServedModel,
         request: &GenerationRequest,
         stop: &[String],
     ) -> Result<Metered, ApiError> {
         let record = serde_json::to_string(&Record::of(model, request, stop));
         let record = record.map_err(|error| ApiError::internal("The request could not be recorded.").caused_by(error))?;
-        Ok(Metered { metering: self.gate.metering, paid: self.paid, record })
+        let Self { gate, paid, once } = self;
+        Ok(Metered { metering: gate.metering, paid, once, head: head.clone(), record })
     }
 }
 
@@ -155,23 +193,33 @@ impl<'a> Record<'a> {
 pub(super) struct Metered {
     metering: Arc<Metering>,
     paid: Paid,
+    once: Option<Once>,
+    head: Head,
     record: String,
 }
 
 impl Settle for Metered {
     fn close(self: Box<Self>, ending: Ending) -> Closing {
         Box::pin(async move {
-            let Self { metering, paid, record } = *self;
+            let Self { metering, paid, once, head, record } = *self;
             let is_complete = ending.outcome == Outcome::Finished;
             if !is_complete && ending.choices.iter().all(|choice| choice.text.is_empty()) {
                 // Nothing was delivered, so there is nothing to pay for. What was set aside is free again.
                 return Ok(None);
             }
             let bill = bill(&ending, &record).map_err(|error| not_billed(&error.into()))?;
-            let billed = metering.bill(paid, bill).map_err(|error| not_billed(&error))?;
-            let told = told(billed.digest, &billed.statement, &record);
+            let mut hallmark = None;
+            let billed = metering.bill(paid, bill, |digest, statement| {
+                let told = hallmark.insert(told(digest, statement, &record));
+                let once = once.as_ref().filter(|_| is_complete)?;
+                let answer = serde_json::to_string(&answer(head, ending, told.clone())).ok()?;
+                Some((once.key.clone(), once.body_hash, answer))
+            });
+            let billed = billed.map_err(|error| not_billed(&error))?;
             billed.written.durable().await.map_err(|error| not_billed(&BillError::Journal(error)))?;
-            Ok(Some(told))
+            // Until here: whoever asks again with the same key finds the answer in the books.
+            drop(once);
+            Ok(hallmark)
         })
     }
 }
@@ -189,8 +237,23 @@ fn bill(ending: &Ending, record: &str) -> Result<Bill, PricingError> {
         request_hash: transcript::request_hash(record),
         response_hash: transcript::response_hash(ending.choices.iter().map(|choice| choice.text.as_str())),
         finish_reason: finish_reason(ending.outcome, &ending.choices),
-        keep: None,
     })
+}
+
+/// A complete answer, to be kept.
+fn answer(head: Head, ending: Ending, hallmark: Value) -> Answer {
+    let choice = |choice: ChoiceEnding| Choice {
+        is_cut: choice.finish == Some(engine::FinishReason::Length),
+        text: choice.text,
+    };
+    Answer {
+        head,
+        prompt: ending.usage.prompt(),
+        cached: ending.usage.cached(),
+        completion: ending.usage.completion(),
+        choices: ending.choices.into_iter().map(choice).collect(),
+        hallmark,
+    }
 }
 
 fn finish_reason(outcome: Outcome, choices: &[ChoiceEnding]) -> FinishReason {

@@ -54,6 +54,14 @@ pub(super) fn respond<E: Endpoint>(state: &AppState, opened: Opened) -> Response
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
 
+/// Answers 200 with chunks that are all there.
+pub(super) fn replay(chunks: &[impl Serialize]) -> Response {
+    // Bodies are plain structs with string keys, which always serialise.
+    let events = chunks.iter().filter_map(|chunk| Event::default().json_data(chunk).ok());
+    let events: Vec<_> = events.chain([Event::default().data("[DONE]")]).map(Ok::<_, GivenUp>).collect();
+    Sse::new(tokio_stream::iter(events)).into_response()
+}
+
 /// An event on its way to the connection.
 struct Outgoing {
     event: Event,

@@ -60,7 +60,8 @@ impl Settlement {
             }
             let owed = entry.lane_cost.saturating_sub(before.map_or(Amount::ZERO, |lane| lane.cost));
             let since = before.map_or(first_ended.second_down(), |lane| lane.claimed_at);
-            if owed >= self.settings.claim_least && (owed >= self.settings.claim_from || self.is_closing(index, &entry, since)) {
+            let is_worth_it = owed >= lease.claims.from || self.is_closing(index, &entry, since);
+            if is_worth_it && owed >= lease.claims.least {
                 due.push(Due { entry, owed });
             }
         }

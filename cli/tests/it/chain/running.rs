@@ -64,7 +64,7 @@ impl Devnet {
     /// Starts one and waits until it is ready.
     pub(super) fn start(folder: &Path, arguments: &[&str]) -> Self {
         let began = Instant::now();
-        let mut child = hallmark(folder, &[&["devnet", "--json"], arguments].concat())
+        let mut child = hallmark(folder, &[&["devnet", "--bare", "--json"], arguments].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -19,7 +19,7 @@ use licensing_contracts::{
     deployment::Deployment,
     devchain::{Config, Server},
     devnet::{
-        CREATOR, DevAccount, Devnet, HOST, LEASE_KEY, PAYER, SESSION_KEY,
+        DevAccount, Devnet, HOST, LEASE_KEY, PAYER, SESSION_KEY,
         market::{Market, Offered},
         sender_settings, signer,
     },
@@ -40,7 +40,7 @@ use serde_json::{Value, json};
 use serving::{
     AppState, Limits, ServedModel,
     chain::WatchSettings,
-    host::{HostSetup, MeteredHost},
+    host::{HostSetup, LeaseSetup, MeteredHost},
     settlement::SettlementSettings,
 };
 use tempfile::TempDir;
@@ -207,12 +207,13 @@ impl World {
             deployment: self.to().clone(),
             watch: WatchSettings { poll: Duration::from_millis(50), most_age: options.most_age },
             sender: self.sender(&HOST),
-            settlement: SettlementSettings {
-                every: Duration::from_millis(50),
+            settlement: SettlementSettings { every: Duration::from_millis(50) },
+            leases: vec![LeaseSetup {
+                id: self.market.lease,
+                key: SigningKey::from_bytes(&LEASE_KEY.key.0).unwrap(),
                 claim_from: Amount::new(options.claim_from),
                 claim_least: Amount::new(1),
-            },
-            leases: vec![(self.market.lease, SigningKey::from_bytes(&LEASE_KEY.key.0).unwrap())],
+            }],
             journal_patience: Duration::from_secs(5),
             clock,
         };
@@ -224,7 +225,7 @@ impl World {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (shutdown, stopped) = oneshot::channel();
         let tasks = TaskTracker::new();
-        let serving = host.serve(listener, state, async {
+        let serving = host.serve(listener, options.tls, state, async {
             stopped.await.ok();
         });
         tasks.spawn(async { serving.await.unwrap() });
@@ -236,6 +237,7 @@ impl World {
 pub(crate) struct Options {
     pub(crate) books: Option<String>,
     pub(crate) client: Option<ChainClient>,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) most_age: Duration,
     pub(crate) claim_from: u128,
     pub(crate) limits: Limits,
@@ -243,7 +245,7 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { books: None, client: None, most_age: Duration::from_secs(60), claim_from: 1, limits: Limits::default() }
+        Self { books: None, client: None, tls: None, most_age: Duration::from_secs(60), claim_from: 1, limits: Limits::default() }
     }
 }
 
@@ -387,6 +389,3 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: 
     }
     panic!("waited in vain: {what}");
 }
-
-/// The accounts that share a claim.
-pub(crate) const CREATOR_ADDRESS: Address = CREATOR.address;

@@ -1,0 +1,213 @@
+//! `host.toml`: what a metered host serves, and how.
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use protocol::{ids::LeaseId, units::Seconds};
+use serde::{Deserialize, Deserializer, de};
+use url::Url;
+
+use crate::failure::Advise as _;
+
+/// The file. Every field but the models has a default that is right for `hallmark devnet`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HostConfig {
+    /// Where customers connect.
+    #[serde(default = "listen")]
+    pub(crate) listen: SocketAddr,
+    /// The books: `sqlite:FILE` or `postgres://…`.
+    #[serde(default = "books")]
+    pub(crate) books: String,
+    /// Folder of the journal of sent transactions.
+    #[serde(default = "state")]
+    pub(crate) state: PathBuf,
+    /// Encrypted keystore file of the host's account.
+    pub(crate) keystore: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) chain: ChainConfig,
+    #[serde(default)]
+    pub(crate) settlement: SettlementConfig,
+    #[serde(default)]
+    pub(crate) limits: LimitConfig,
+    /// Certificate and key for HTTPS.
+    pub(crate) tls: Option<TlsConfig>,
+    #[serde(rename = "model")]
+    pub(crate) models: Vec<ModelConfig>,
+}
+
+/// How the chain is reached and followed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ChainConfig {
+    pub(crate) rpc: Vec<Url>,
+    pub(crate) deployment: PathBuf,
+    #[serde(deserialize_with = "span")]
+    pub(crate) poll: Duration,
+    /// How old what is known of the chain may be for a request to be admitted.
+    #[serde(deserialize_with = "span")]
+    pub(crate) most_age: Duration,
+    pub(crate) confirmations: u64,
+    pub(crate) max_fee_gwei: u32,
+}
+
+/// When statements become money.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SettlementConfig {
+    #[serde(deserialize_with = "span")]
+    pub(crate) every: Duration,
+    /// In tokens: a lane that owes as much is claimed at once.
+    pub(crate) claim_from: String,
+    /// In tokens: a lane that owes less is never claimed.
+    pub(crate) claim_least: String,
+}
+
+/// What clients may take.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LimitConfig {
+    pub(crate) body_bytes: usize,
+    pub(crate) open_requests: usize,
+    pub(crate) max_tokens: NonZeroUsize,
+    #[serde(deserialize_with = "span")]
+    pub(crate) answer_time: Duration,
+    /// How long running requests may go on after the host is told to stop.
+    #[serde(deserialize_with = "span")]
+    pub(crate) drain_time: Duration,
+}
+
+/// PEM files.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsConfig {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// A model that is served under a lease.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelConfig {
+    /// Its name in the API [default: the last part of `model`].
+    pub(crate) name: Option<String>,
+    #[serde(deserialize_with = "lease")]
+    pub(crate) lease: LeaseId,
+    /// Encrypted keystore file of the lease key.
+    pub(crate) lease_keystore: Option<PathBuf>,
+    /// A folder in Hugging Face layout, `org/name`, or `bundled`.
+    pub(crate) model: String,
+    #[serde(default = "streams")]
+    pub(crate) streams: NonZeroUsize,
+    #[serde(default = "queue")]
+    pub(crate) queue: usize,
+}
+
+impl HostConfig {
+    /// Reads a file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read the configuration {}", path.display()))
+            .advise("name a file with --config; `hallmark host --example` prints one")?;
+        let config: Self = toml::from_str(&text)
+            .with_context(|| format!("{} is not a host's configuration", path.display()))
+            .advise("`hallmark host --example` prints one with every field")?;
+        anyhow::ensure!(!config.models.is_empty(), "{} names no [[model]] to serve", path.display());
+        Ok(config)
+    }
+}
+
+impl Default for ChainConfig {
+    fn default() -> Self {
+        Self {
+            rpc: Url::parse("http://127.0.0.1:8545").into_iter().collect(),
+            deployment: "deployment.json".into(),
+            poll: Duration::from_secs(1),
+            most_age: Duration::from_secs(60),
+            confirmations: 1,
+            max_fee_gwei: 500,
+        }
+    }
+}
+
+impl Default for SettlementConfig {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(10), claim_from: "0.05".to_owned(), claim_least: "0.001".to_owned() }
+    }
+}
+
+impl Default for LimitConfig {
+    fn default() -> Self {
+        let limits = serving::Limits::default();
+        Self {
+            body_bytes: limits.body_bytes,
+            open_requests: limits.open_requests,
+            max_tokens: limits.max_completion_tokens,
+            answer_time: limits.generation_timeout,
+            drain_time: limits.drain_timeout,
+        }
+    }
+}
+
+fn listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8080))
+}
+
+fn books() -> String {
+    "sqlite:hallmark-host/books.sqlite".to_owned()
+}
+
+fn state() -> PathBuf {
+    "hallmark-host".into()
+}
+
+fn streams() -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(15)
+}
+
+fn queue() -> usize {
+    64
+}
+
+fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LeaseId, D::Error> {
+    NonZeroU32::deserialize(deserializer).map(|number| LeaseId::new(number.get().into()))
+}
+
+/// `90s`, `15m`, `12h`, `30d`.
+fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let seconds: Seconds = crate::commands::chain::duration(&text).map_err(de::Error::custom)?;
+    Ok(Duration::from_secs(seconds.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_says_what_the_defaults_are() {
+        let example: HostConfig = toml::from_str(super::super::EXAMPLE).unwrap();
+        let least: HostConfig = toml::from_str("[[model]]\nname = \"stories\"\nlease = 1\nmodel = \"bundled\"").unwrap();
+        assert_eq!(format!("{example:?}"), format!("{least:?}"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, named) in [
+            ("", "model"),
+            ("[[model]]\nmodel = \"bundled\"", "lease"),
+            ("[[model]]\nmodel = \"bundled\"\nlease = 0", "lease"),
+            ("listen = 8080\n[[model]]\nmodel = \"bundled\"\nlease = 1", "listen"),
+            ("[chain]\npoll = \"1\"\n[[model]]\nmodel = \"bundled\"\nlease = 1", "30d"),
+            ("port = 1\n[[model]]\nmodel = \"bundled\"\nlease = 1", "port"),
+        ] {
+            let error = toml::from_str::<HostConfig>(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A metered host, from its configuration.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use licensing_contracts::{
+    client::{ChainClient, FeePolicy, RpcSettings, Sender, SenderSettings, TransactionJournal},
+    deployment::Deployment,
+};
+use model::Model;
+use protocol::{ids::LeaseId, money::Prices, units::UnixMilliseconds};
+use serving::{
+    AppState, Limits, ServedModel,
+    chain::WatchSettings,
+    engine::builtin::BuiltinSettings,
+    host::{HostSetup, LeaseSetup, MeteredHost},
+    settlement::SettlementSettings,
+    state::system_clock,
+    tls,
+};
+use tokio::net::TcpListener;
+use url::Url;
+
+use super::config::{HostConfig, LimitConfig, ModelConfig};
+use crate::{clock, commands::chain::Token, context::Context, failure::Advise as _, models, secrets};
+
+/// How long a request waits for the disk.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether a transaction is mined.
+const POLL: Duration = Duration::from_millis(500);
+
+/// A metered host that listens and is not yet running.
+#[derive(Debug)]
+pub(crate) struct Metered {
+    host: MeteredHost,
+    listener: TcpListener,
+    state: AppState,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    url: Url,
+    /// What is served.
+    pub(crate) offers: Vec<Offer>,
+}
+
+/// A model with what it costs.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) name: String,
+    pub(crate) lease: LeaseId,
+    pub(crate) token: Token,
+    pub(crate) prices: Prices,
+}
+
+impl Metered {
+    /// Listens, loads the models, and reads their leases.
+    pub(crate) async fn open(config: HostConfig, context: &Context) -> anyhow::Result<Self> {
+        let listener = super::listen(config.listen).await?;
+        let address = listener.local_addr().context("failed to read the address that was bound")?;
+        let deployment = Deployment::read(&config.chain.deployment)
+            .advise("name the file that `hallmark devnet` wrote, or that of your chain, as [chain] deployment")?;
+        let client = ChainClient::connect(&config.chain.rpc, Some(deployment.chain_id), &RpcSettings::default())
+            .await
+            .advise("start `hallmark devnet`, or name a node as [chain] rpc")?;
+        let mut loaded = Vec::with_capacity(config.models.len());
+        for model in &config.models {
+            let step = context.progress().step("load");
+            let reference = model.model.clone();
+            let weights = context.compute(move || models::load(&reference)).await?;
+            step.done(&models::summary(&weights.config));
+            loaded.push(weights);
+        }
+        let (setup, offers) = setup(&config, client, deployment).await?;
+        let host = MeteredHost::open(setup).await?;
+        let served = loaded.into_iter().zip(&config.models).zip(&offers);
+        let served = served.map(|((weights, model), offer)| serve(&host, weights, model, offer));
+        let served = served.collect::<anyhow::Result<Vec<_>>>()?;
+        let tls = config.tls.as_ref().map(|tls| tls::read(&tls.certificate, &tls.key)).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let seed = context.seed()?;
+        let state = AppState::metered(served, limits(&config), system_clock, seed, host.metering().clone());
+        let url = Url::parse(&format!("{scheme}://{address}/v1")).context("failed to form the server's address")?;
+        Ok(Self { host, listener, state, tls, url, offers })
+    }
+
+    /// Where clients find it, `/v1` included.
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Serves until `stop` completes, then finishes what is running.
+    pub(crate) async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        let Self { host, listener, state, tls, url, .. } = self;
+        host.serve(listener, tls, state, stop).await.with_context(|| format!("{url} failed"))
+    }
+}
+
+async fn setup(
+    config: &HostConfig,
+    client: ChainClient,
+    deployment: Deployment,
+) -> anyhow::Result<(HostSetup, Vec<Offer>)> {
+    let mut leases = Vec::with_capacity(config.models.len());
+    let mut offers = Vec::with_capacity(config.models.len());
+    for model in &config.models {
+        let details = licensing_contracts::actions::leases::details(&client, &deployment, model.lease).await?;
+        let details = details
+            .with_context(|| format!("there is no lease {} on this chain", model.lease))
+            .advise("open one with `hallmark lease open`, and name its number as [[model]] lease")?;
+        let token = Token::find(&client, &deployment, Some(details.token)).await?;
+        leases.push(LeaseSetup {
+            id: model.lease,
+            key: secrets::lease_key(model.lease_keystore.as_deref())?,
+            claim_from: token.amount(&config.settlement.claim_from).context("[settlement] claim_from")?,
+            claim_least: token.amount(&config.settlement.claim_least).context("[settlement] claim_least")?,
+        });
+        let name = model.name.clone().unwrap_or_else(|| models::short_name(&model.model));
+        offers.push(Offer { name, lease: model.lease, token, prices: details.prices });
+    }
+    let signer = secrets::signer(config.keystore.as_deref())?;
+    let journal = TransactionJournal::open(&config.state, client.chain_id(), signer.address())?;
+    let fees = FeePolicy { max_fee_per_gas: u128::from(config.chain.max_fee_gwei) * 1_000_000_000, ..FeePolicy::default() };
+    let confirmations = config.chain.confirmations.max(1);
+    let settings = SenderSettings { fees, confirmations, poll: POLL, ..SenderSettings::default() };
+    let setup = HostSetup {
+        books: config.books.clone(),
+        sender: Sender::new(client.clone(), signer, journal, settings),
+        client,
+        deployment,
+        watch: WatchSettings { poll: config.chain.poll, most_age: config.chain.most_age },
+        settlement: SettlementSettings { every: config.settlement.every },
+        leases,
+        journal_patience: JOURNAL_PATIENCE,
+        clock: milliseconds,
+    };
+    Ok((setup, offers))
+}
+
+fn serve(host: &MeteredHost, weights: Model, model: &ModelConfig, offer: &Offer) -> anyhow::Result<ServedModel> {
+    let settings = BuiltinSettings { streams: model.streams, queue: model.queue, ..BuiltinSettings::default() };
+    let mut served = ServedModel::builtin(offer.name.clone(), Arc::new(weights), system_clock(), &settings)
+        .context("failed to start the engine")?;
+    served.lease = host.lease(model.lease);
+    Ok(served)
+}
+
+fn limits(config: &HostConfig) -> Limits {
+    let LimitConfig { body_bytes, open_requests, max_tokens, answer_time, drain_time } = config.limits;
+    // Whoever waits in a queue or runs is open too: it must be the queue that fills first.
+    let places = config.models.iter().map(|model| model.streams.get().saturating_add(model.queue)).sum();
+    Limits {
+        body_bytes,
+        open_requests: open_requests.max(places),
+        max_completion_tokens: max_tokens,
+        generation_timeout: answer_time,
+        drain_timeout: drain_time,
+        ..Limits::default()
+    }
+}
+
+/// The system's clock.
+fn milliseconds() -> UnixMilliseconds {
+    let now = clock::now().as_millis();
+    UnixMilliseconds::new(u64::try_from(now).unwrap_or(u64::MAX))
+}
