@@ -117,6 +117,17 @@ impl std::fmt::Debug for HostSetup {
     }
 }
 
+/// Where a host is reached.
+#[derive(Debug)]
+pub struct Listeners {
+    /// By customers.
+    pub customers: TcpListener,
+    /// For HTTPS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// By its operator: metrics and the status page.
+    pub operator: Option<TcpListener>,
+}
+
 /// The parts of a metered host that run beside its server.
 #[derive(Debug)]
 pub struct MeteredHost {
@@ -156,12 +167,11 @@ impl MeteredHost {
         self.metering.leases().find(|served| served.id == lease).cloned()
     }
 
-    /// Serves `state`, which was made with this host's metering, over HTTPS if `tls` is given, until `shutdown`. Then requests end, the journal is written,
+    /// Serves `state`, which was made with this host's metering, until `shutdown`. Then requests end, the journal is written,
     /// and what settlement is doing is finished.
     pub async fn serve(
         self,
-        listener: TcpListener,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        Listeners { customers: listener, tls, operator }: Listeners,
         state: AppState,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
@@ -169,6 +179,14 @@ impl MeteredHost {
         let stop = CancellationToken::new();
         tasks.spawn(metering.chain().clone().follow(metering.accounts().clone(), stop.clone()));
         tasks.spawn(settlement.run(stop.clone()));
+        if let Some(listener) = operator {
+            let serving = server::serve_operator(listener, state.clone(), stop.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the operator's address is no longer served: {error}");
+                }
+            });
+        }
         let served = match tls {
             Some(config) => server::serve_tls(listener, config, state, shutdown).await,
             None => server::serve(listener, state, shutdown).await,

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderName, HeaderValue},
     middleware::{self, Next},
     response::{IntoResponse, Response},
+    routing,
     serve::{Listener, ListenerExt},
 };
 use tokio::{net::TcpListener, time};
@@ -16,7 +17,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 
 use crate::{
-    openai::{self, error::ApiError},
+    openai::{
+        self,
+        error::{ApiError, ErrorCode},
+    },
+    operator,
     state::AppState,
     tls::TlsListener,
 };
@@ -28,6 +33,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// All routes of the host.
 fn router(state: AppState) -> Router {
     openai::router()
+        .route("/healthz", routing::get(operator::healthy))
+        .route("/readyz", routing::get(operator::ready))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(state.clone(), request_id))
         .with_state(state)
@@ -60,6 +67,11 @@ pub async fn serve_tls(
     run(listener, state, shutdown).await
 }
 
+/// Serves what the operator looks at, until `stop`.
+pub(crate) async fn serve_operator(listener: TcpListener, state: AppState, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, operator::router(state)).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
 async fn run<L>(listener: L, state: AppState, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()>
 where
     L: Listener,
@@ -67,9 +79,10 @@ where
 {
     let stopping = CancellationToken::new();
     let begin = {
-        let stopping = stopping.clone();
+        let (stopping, state) = (stopping.clone(), state.clone());
         async move {
             shutdown.await;
+            state.begin_to_stop();
             stopping.cancel();
         }
     };
@@ -106,6 +119,8 @@ async fn request_id(State(state): State<AppState>, request: Request, next: Next)
     let id = state.draw_id("req_");
     let span = tracing::info_span!("request", id = %id, method = %request.method());
     let mut response = next.run(request).instrument(span).await;
+    let code = response.extensions().get::<ErrorCode>().map_or("", |code| code.0);
+    state.metrics().response(response.status().as_u16(), code);
     if let Ok(value) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -22,6 +22,7 @@ use crate::{
         builtin::{BuiltinEngine, BuiltinSettings},
     },
     metering::{Metering, lease::ServedLease},
+    metrics::Metrics,
 };
 
 /// A model under the name that clients ask for.
@@ -152,6 +153,8 @@ struct Shared {
     tasks: TaskTracker,
     abort: CancellationToken,
     metering: Option<Arc<Metering>>,
+    metrics: Metrics,
+    stopping: CancellationToken,
 }
 
 impl AppState {
@@ -192,6 +195,8 @@ impl AppState {
                 tasks: TaskTracker::new(),
                 abort: CancellationToken::new(),
                 metering,
+                metrics: Metrics::new(),
+                stopping: CancellationToken::new(),
             }),
         }
     }
@@ -204,6 +209,26 @@ impl AppState {
     /// The model that clients know by this id.
     pub(crate) fn model(&self, id: &str) -> Option<&Arc<ServedModel>> {
         self.shared.models.iter().find(|model| model.id == id)
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Requests that are open.
+    pub(crate) fn open_requests(&self) -> usize {
+        let most = self.shared.limits.open_requests.min(Semaphore::MAX_PERMITS);
+        most.saturating_sub(self.shared.open_requests.available_permits())
+    }
+
+    /// Says that nothing new is taken from now on.
+    pub(crate) fn begin_to_stop(&self) {
+        self.shared.stopping.cancel();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.shared.stopping.is_cancelled()
     }
 
     /// What requests of leased models are admitted and billed by.

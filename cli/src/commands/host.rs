@@ -130,6 +130,7 @@ async fn metered(config: &Path, context: &Context) -> anyhow::Result<ExitCode> {
         rows.push(("  a million", format!("requests {}, prompt tokens {}", price(request), price(prompt))));
         rows.push(("", format!("cached ones {}, completion tokens {}", price(cached), price(completion))));
     }
+    rows.extend(host.operator_url.clone().map(|url| ("status page", url)));
     let models: Vec<_> =
         host.offers.iter().map(|offer| json!({ "name": offer.name, "lease": offer.lease, "prices": offer.prices })).collect();
     // Printed when the port is open, so that a script that waits for the line can connect.

@@ -21,6 +21,9 @@ pub(crate) struct HostConfig {
     /// Where customers connect.
     #[serde(default = "listen")]
     pub(crate) listen: SocketAddr,
+    /// Where the operator looks: metrics and the status page. Not for the public.
+    #[serde(default = "operator")]
+    pub(crate) operator: Option<SocketAddr>,
     /// The books: `sqlite:FILE` or `postgres://…`.
     #[serde(default = "books")]
     pub(crate) books: String,
@@ -156,6 +159,10 @@ impl Default for LimitConfig {
 
 fn listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8080))
+}
+
+fn operator() -> Option<SocketAddr> {
+    Some(SocketAddr::from(([127, 0, 0, 1], 8090)))
 }
 
 fn books() -> String {

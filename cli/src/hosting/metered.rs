@@ -13,12 +13,11 @@ use serving::{
     AppState, Limits, ServedModel,
     chain::WatchSettings,
     engine::builtin::BuiltinSettings,
-    host::{HostSetup, LeaseSetup, MeteredHost},
+    host::{HostSetup, LeaseSetup, Listeners, MeteredHost},
     settlement::SettlementSettings,
     state::system_clock,
     tls,
 };
-use tokio::net::TcpListener;
 use url::Url;
 
 use super::config::{HostConfig, LimitConfig, ModelConfig};
@@ -33,10 +32,11 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Metered {
     host: MeteredHost,
-    listener: TcpListener,
+    listeners: Listeners,
     state: AppState,
-    tls: Option<Arc<rustls::ServerConfig>>,
     url: Url,
+    /// Where the operator looks.
+    pub(crate) operator_url: Option<String>,
     /// What is served.
     pub(crate) offers: Vec<Offer>,
 }
@@ -55,6 +55,14 @@ impl Metered {
     pub(crate) async fn open(config: HostConfig, context: &Context) -> anyhow::Result<Self> {
         let listener = super::listen(config.listen).await?;
         let address = listener.local_addr().context("failed to read the address that was bound")?;
+        let (operator, operator_url) = match config.operator {
+            Some(address) => {
+                let listener = super::listen(address).await?;
+                let address = listener.local_addr().context("failed to read the address that was bound")?;
+                (Some(listener), Some(format!("http://{address}/")))
+            }
+            None => (None, None),
+        };
         let deployment = Deployment::read(&config.chain.deployment)
             .advise("name the file that `hallmark devnet` wrote, or that of your chain, as [chain] deployment")?;
         let client = ChainClient::connect(&config.chain.rpc, Some(deployment.chain_id), &RpcSettings::default())
@@ -78,7 +86,8 @@ impl Metered {
         let seed = context.seed()?;
         let state = AppState::metered(served, limits(&config), system_clock, seed, host.metering().clone());
         let url = Url::parse(&format!("{scheme}://{address}/v1")).context("failed to form the server's address")?;
-        Ok(Self { host, listener, state, tls, url, offers })
+        let listeners = Listeners { customers: listener, tls, operator };
+        Ok(Self { host, listeners, state, url, operator_url, offers })
     }
 
     /// Where clients find it, `/v1` included.
@@ -88,8 +97,8 @@ impl Metered {
 
     /// Serves until `stop` completes, then finishes what is running.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let Self { host, listener, state, tls, url, .. } = self;
-        host.serve(listener, tls, state, stop).await.with_context(|| format!("{url} failed"))
+        let Self { host, listeners, state, url, .. } = self;
+        host.serve(listeners, state, stop).await.with_context(|| format!("{url} failed"))
     }
 }
 

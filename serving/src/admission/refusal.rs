@@ -11,6 +11,18 @@ use protocol::{
 };
 
 
+impl Refusal {
+    /// For the operator: why nobody is admitted.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Storage => "the journal cannot be written".to_owned(),
+            Self::Stale(stale) => stale.to_string(),
+            Self::LeaseOver { lease } => format!("lease {lease} is not active"),
+            _ => "requests are refused".to_owned(),
+        }
+    }
+}
+
 /// A refusal. What is asked for and what is there are in the smallest unit of the lease's token.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {

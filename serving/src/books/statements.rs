@@ -274,6 +274,19 @@ impl Books {
         row.as_ref().map(head).transpose()
     }
 
+    /// What was charged under a lease: by vouchers, and to customers who pay in money.
+    pub async fn charged_under(&self, lease: LeaseId) -> Result<(Amount, Amount), BooksError> {
+        let query = sqlx::query(HEADS_OF_LEASE).bind(signed(lease.get()));
+        let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read the lanes of"))?;
+        let (mut charged, mut billed) = (0_u128, 0_u128);
+        for row in &rows {
+            let row = Columns(row);
+            let sum = if row.channel("channel_id")?.is_some() { &mut charged } else { &mut billed };
+            *sum = sum.saturating_add(row.amount("lane_cost")?.get());
+        }
+        Ok((Amount::new(charged), Amount::new(billed)))
+    }
+
     /// What a customer was charged in all, over all leases.
     pub async fn charged(&self, customer: &CustomerId) -> Result<Amount, BooksError> {
         let query = sqlx::query(HEADS_OF_CUSTOMER).bind(customer.as_str().to_owned());
@@ -354,6 +367,9 @@ const HEAD_OF_CUSTOMER: &str =
 const HEADS_OF_CUSTOMER: &str = "select s.lane_cost from statement s join (select lease_id, channel_id, lane, \
      max(sequence) as newest from statement where customer_id = $1 group by lease_id, channel_id, lane) h \
      on s.channel_id = h.channel_id and s.lease_id = h.lease_id and s.lane = h.lane and s.sequence = h.newest";
+const HEADS_OF_LEASE: &str = "select s.channel_id, s.lane_cost from statement s join (select channel_id, lane, \
+     max(sequence) as newest from statement where lease_id = $1 group by channel_id, lane) h \
+     on s.lease_id = $1 and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.newest";
 const CLAIMABLE: &str = "select s.*, h.first_ended_ms from statement s join (select t.channel_id, t.lane, \
      max(t.sequence) as newest, min(t.ended_ms) as first_ended_ms from statement t \
      join reported r on r.digest = t.digest \

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::{error::ApiError, text::Progress};
 use crate::{
     engine::{FinishReason, ReportedUsage},
+    metrics::Metrics,
     state::{AppState, ServedModel},
     usage::{Usage, completion_tokens},
 };
@@ -56,6 +57,18 @@ pub(crate) enum Outcome {
     TimedOut,
     /// The host is going away.
     ShutDown,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::ClientGone => "client_gone",
+            Self::EngineFailed => "engine_failed",
+            Self::TimedOut => "timed_out",
+            Self::ShutDown => "shut_down",
+        }
+    }
 }
 
 /// What a closed account holds.
@@ -107,6 +120,7 @@ pub(super) struct Subject {
 /// all the same, with what was delivered until then. No `Debug`: it holds text.
 pub(super) struct Account {
     tasks: TaskTracker,
+    metrics: Metrics,
     runtime: Handle,
     subject: Subject,
     progress: Vec<Progress>,
@@ -127,6 +141,7 @@ impl Account {
     pub(super) fn open(state: &AppState, subject: Subject, settle: Box<dyn Settle>) -> Self {
         Self {
             tasks: state.tasks().clone(),
+            metrics: state.metrics().clone(),
             runtime: Handle::current(),
             progress: vec![Progress::default(); subject.choices],
             delivered: Delivered::new(subject.choices),
@@ -134,6 +149,11 @@ impl Account {
             settle: Some(settle),
             subject,
         }
+    }
+
+    /// The model's name.
+    pub(super) fn model(&self) -> &str {
+        &self.subject.model.id
     }
 
     /// How far the engine has come with a choice.
@@ -169,7 +189,7 @@ impl Account {
         let prompt = self.subject.prompt;
         let said = (self.delivered.close(), std::mem::take(&mut self.progress));
         let outcome = self.outcome;
-        let tasks = self.tasks.clone();
+        let (tasks, metrics) = (self.tasks.clone(), self.metrics.clone());
         let closing = async move {
             let served = model.clone();
             // Long texts take their time.
@@ -177,6 +197,7 @@ impl Account {
             let ending = counted.map_err(|error| {
                 ApiError::internal("The tokens of this answer could not be counted.").caused_by(error)
             })?;
+            count(&metrics, &ending, &model);
             log(&ending, &model);
             let usage = ending.usage;
             let hallmark = settle.close(ending).await?;
@@ -227,6 +248,17 @@ fn end(
     let completion = choices.iter().try_fold(TokenCount::ZERO, |sum, choice| sum.checked_add(choice.completion));
     let usage = Usage::new(prompt, cached, completion.unwrap_or(TokenCount::new(u64::MAX)));
     Ending { request, outcome, usage, choices }
+}
+
+fn count(metrics: &Metrics, ending: &Ending, model: &ServedModel) {
+    metrics.request(&model.id, ending.outcome.name(), &ending.usage);
+    let differs = |choice: &ChoiceEnding| {
+        let counted = ReportedUsage { prompt: ending.usage.prompt(), completion: choice.completion };
+        choice.reported.is_some_and(|reported| reported != counted)
+    };
+    if ending.choices.iter().any(differs) {
+        metrics.difference(&model.id);
+    }
 }
 
 /// The one line that the log has of a request.

@@ -18,6 +18,10 @@ const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// x402's offer, as base64 of JSON.
 const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
 
+/// The code of a refusal, on its response, for whoever counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ErrorCode(pub(crate) &'static str);
+
 /// Whether the same request may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
@@ -338,6 +342,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let mut response = (self.status, Json(self.body())).into_response();
+        response.extensions_mut().insert(ErrorCode(self.code));
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_secs().max(1);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

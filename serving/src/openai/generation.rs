@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
+    mem,
     task::{Context, Poll},
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Generation {
     reading: Reading,
     choices: usize,
     logprobs: bool,
+    begun: Instant,
+    has_begun: bool,
     deadline: Instant,
 }
 
@@ -37,7 +40,7 @@ impl Generation {
         let choices = streams.len();
         let logprobs = streams.iter().any(TextStream::has_logprobs);
         let reading = Reading { streams: streams.into_iter().enumerate().collect(), account };
-        Self { state, reading, choices, logprobs, deadline }
+        Self { state, reading, choices, logprobs, begun: Instant::now(), has_begun: false, deadline }
     }
 
     /// How many choices there are.
@@ -70,6 +73,9 @@ impl Generation {
                 event.map_err(|error| (Outcome::EngineFailed, ApiError::engine(error, limits.retry_after)))
             }
         };
+        if event.is_ok() && !mem::replace(&mut self.has_begun, true) {
+            self.state.metrics().first_text(self.reading.account.model(), self.begun.elapsed());
+        }
         event.map_err(|(outcome, error)| {
             // Half an answer is no answer: the other choices need not go on.
             self.reading.streams.clear();

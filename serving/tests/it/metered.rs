@@ -1,5 +1,7 @@
 //! The metered host, on a development chain with the real contracts.
 
+mod customers;
+mod operating;
 mod paying;
 mod refusing;
 mod settling;

@@ -40,7 +40,7 @@ use serde_json::{Value, json};
 use serving::{
     AppState, Limits, ServedModel,
     chain::WatchSettings,
-    host::{HostSetup, LeaseSetup, MeteredHost},
+    host::{HostSetup, LeaseSetup, Listeners, MeteredHost},
     settlement::SettlementSettings,
 };
 use tempfile::TempDir;
@@ -223,14 +223,17 @@ impl World {
         let state = AppState::metered(vec![model], options.limits, seconds, rand::random(), host.metering().clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        let operator = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let operator_url = format!("http://{}", operator.local_addr().unwrap());
+        let listeners = Listeners { customers: listener, tls: options.tls, operator: Some(operator) };
         let (shutdown, stopped) = oneshot::channel();
         let tasks = TaskTracker::new();
-        let serving = host.serve(listener, options.tls, state, async {
+        let serving = host.serve(listeners, state, async {
             stopped.await.ok();
         });
         tasks.spawn(async { serving.await.unwrap() });
         let client = Client::builder().timeout(Duration::from_secs(60)).no_proxy().build().unwrap();
-        MeteredServer { url, client, shutdown: Some(shutdown), tasks }
+        MeteredServer { url, operator_url, client, shutdown: Some(shutdown), tasks }
     }
 }
 
@@ -252,6 +255,7 @@ impl Default for Options {
 /// A metered host on a free port.
 pub(crate) struct MeteredServer {
     pub(crate) url: String,
+    pub(crate) operator_url: String,
     pub(crate) client: Client,
     shutdown: Option<oneshot::Sender<()>>,
     tasks: TaskTracker,

@@ -1,0 +1,184 @@
+//! Customers who pay in money, and answers that are asked for twice.
+
+use licensing_contracts::{
+    bindings::PaymentEscrow,
+    deploy::ProtocolSetup,
+    devnet::{CONTRIBUTOR, CREATOR},
+};
+use protocol::{
+    messages::{Signed, Statement},
+    units::{Amount, UnixSeconds},
+};
+use serde_json::{Value, json};
+use serving::books::{Books, CustomerId, NewCustomer};
+
+use super::world::{MeteredServer, World, eventually};
+use crate::support::{Ending, ScriptedEngine, byte_model, chat_body, events, with};
+
+const KEY: &str = "hmk-0123456789abcdef";
+
+async fn world() -> (World, MeteredServer) {
+    let world =
+        World::with(ProtocolSetup { epoch_s: 2, claim_interval_s: 30, commit_grace_s: 2, ..ProtocolSetup::development() });
+    let world = world.await;
+    let host = world.host(byte_model(ScriptedEngine::saying("hello there", Ending::Finish))).await;
+    (world, host)
+}
+
+async fn add(world: &World, name: &str, key: &str, budget: Option<u128>, requests_per_minute: Option<u64>) {
+    let books = Books::open(&world.books()).await.unwrap();
+    let new = NewCustomer {
+        id: CustomerId::new(name).unwrap(),
+        key_digest: Books::key_digest(key),
+        budget: budget.map(Amount::new),
+        requests_per_minute,
+        created_at: UnixSeconds::new(1),
+    };
+    assert!(books.add_customer(&new).await.unwrap());
+}
+
+fn bearer(key: &str) -> (&'static str, String) {
+    ("authorization", format!("Bearer {key}"))
+}
+
+async fn code(host: &MeteredServer, key: &str) -> (u16, String) {
+    let (status, body) = host.refused(&[bearer(key)], &with(chat_body("hi"), json!({"max_tokens": 11}))).await;
+    (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_rates_and_revocations_hold_at_once() {
+    let (world, host) = world().await;
+    assert_eq!(code(&host, KEY).await, (401, "invalid_api_key".to_owned()));
+    add(&world, "acme", KEY, Some(25_000), None).await;
+    // A hundredth of a token each, and a little.
+    assert_eq!((code(&host, KEY).await.0, code(&host, KEY).await.0), (200, 200));
+    assert_eq!(code(&host, KEY).await, (402, "budget_exceeded".to_owned()));
+
+    add(&world, "busy", "hmk-busy", None, Some(2)).await;
+    let statuses = [code(&host, "hmk-busy").await.0, code(&host, "hmk-busy").await.0];
+    // The minute may have turned in between.
+    if statuses == [200, 200] {
+        let response = host.post("/v1/chat/completions", &[bearer("hmk-busy")], &chat_body("hi")).await;
+        if response.status() == 429 {
+            let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((1..=60).contains(&seconds));
+        }
+    }
+    let books = Books::open(&world.books()).await.unwrap();
+    books.revoke_customer(&CustomerId::new("busy").unwrap(), UnixSeconds::new(2)).await.unwrap();
+    assert_eq!(code(&host, "hmk-busy").await, (401, "invalid_api_key".to_owned()));
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_customers_never_pass_their_budget_and_their_statements_are_one_chain() {
+    let (world, host) = world().await;
+    add(&world, "acme", KEY, Some(200_000), None).await;
+    let host = std::sync::Arc::new(host);
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let host = host.clone();
+            tokio::spawn(async move {
+                let body = with(chat_body("hi"), json!({"max_tokens": 11}));
+                let response = host.post("/v1/chat/completions", &[bearer(KEY)], &body).await;
+                let status = response.status().as_u16();
+                (status, response.json::<Value>().await.unwrap()["hallmark"]["statement"].clone())
+            })
+        })
+        .collect();
+    let mut statements: Vec<Signed<Statement>> = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            (200, statement) => statements.push(serde_json::from_value(statement).unwrap()),
+            (402, _) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let charged: u128 = statements.iter().map(|signed| signed.message.charge.get()).sum();
+    assert!(charged <= 200_000 && statements.len() > 10, "{charged} in {}", statements.len());
+    statements.sort_by_key(|signed| signed.message.step.after().requests());
+    let steps = statements.windows(2).all(|pair| pair[1].message.step.before() == pair[0].message.step.after());
+    assert!(steps, "each begins where the one before ended");
+    let books = Books::open(&world.books()).await.unwrap();
+    assert_eq!(books.charged(&CustomerId::new("acme").unwrap()).await.unwrap(), Amount::new(charged));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_creator_is_paid_for_what_customers_pay_in_money() {
+    let (world, host) = world().await;
+    add(&world, "acme", KEY, None, None).await;
+    for _ in 0..4 {
+        assert_eq!(code(&host, KEY).await.0, 200);
+    }
+    let books = Books::open(&world.books()).await.unwrap();
+    let charged = books.charged(&CustomerId::new("acme").unwrap()).await.unwrap().get();
+    let royalty = || async { world.earned(CREATOR.address).await + world.earned(CONTRIBUTOR.address).await };
+    // By epochs, each rounded down.
+    eventually("the royalty", || async { royalty().await + 4 >= charged / 10 }).await;
+    assert!(royalty().await <= charged / 10);
+    let call = PaymentEscrow::settledCall { leaseId: world.market.lease.get() };
+    let settled = world.client().call(world.to().payment_escrow, &call).await.unwrap();
+    assert_eq!((settled.requests, settled.charge), (4, charged));
+    host.stop().await;
+    // Started again, it pays nothing twice.
+    let host = world.host(byte_model(ScriptedEngine::saying("hello there", Ending::Finish))).await;
+    let before = royalty().await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(royalty().await, before);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_twice_with_one_key_gets_one_answer_and_one_bill() {
+    let (world, host) = world().await;
+    add(&world, "acme", KEY, None, None).await;
+    let headers = |key: &str| [bearer(KEY), ("idempotency-key", key.to_owned())];
+    let body = chat_body("hi");
+    let first = host.refused(&headers("a"), &body).await;
+    assert_eq!(first.0, 200, "{}", first.1);
+    assert_eq!(host.refused(&headers("a"), &body).await, first, "the same answer, its statement included");
+    let (status, other) = host.refused(&headers("a"), &chat_body("something else")).await;
+    assert_eq!((status, other["error"]["code"].as_str()), (422, Some("idempotency_mismatch")));
+    assert_ne!(host.refused(&headers("b"), &body).await.1["id"], first.1["id"]);
+    let with_tokens = with(body.clone(), json!({"logprobs": true}));
+    assert_eq!(host.refused(&headers("c"), &with_tokens).await.0, 400);
+    assert_eq!(host.refused(&headers(&"k".repeat(256)), &body).await.0, 400);
+
+    // A stream again as a stream, and by a payer whose voucher is used up.
+    let mut payer = world.payer(20_000_000).await;
+    let headers = [payer.header(1_000_000), ("idempotency-key", "s".to_owned())];
+    let body = with(chat_body("hi"), json!({"stream": true, "stream_options": {"include_usage": true}, "n": 2}));
+    let stream = host.post("/v1/chat/completions", &headers, &body).await.text().await.unwrap();
+    payer.accept(&events(&stream).last().unwrap()["hallmark"]);
+    let again = host.post("/v1/chat/completions", &headers, &body).await.text().await.unwrap();
+    let said = |stream: &str, index: u64| -> String {
+        let chunks = events(stream).into_iter().flat_map(|event| event["choices"].as_array().unwrap().clone());
+        chunks.filter(|choice| choice["index"] == index).map(|choice| crate::support::content_of(&choice)).collect()
+    };
+    assert_eq!((said(&again, 0), said(&again, 1)), (said(&stream, 0), said(&stream, 1)));
+    assert_eq!(events(&again).last(), events(&stream).last(), "usage and statement");
+    assert!(again.ends_with("data: [DONE]\n\n"));
+
+    // Forty at once: one works, the others wait or get what it made.
+    let host = std::sync::Arc::new(host);
+    let tasks: Vec<_> = (0..40)
+        .map(|_| {
+            let host = host.clone();
+            tokio::spawn(async move {
+                host.refused(&[bearer(KEY), ("idempotency-key", "many".to_owned())], &chat_body("hi")).await
+            })
+        })
+        .collect();
+    let mut ids = std::collections::HashSet::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            (200, answer) => {
+                ids.insert(answer["hallmark"]["statement_id"].to_string());
+            }
+            (409, refused) => assert_eq!(refused["error"]["code"], "idempotency_in_progress"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(ids.len(), 1);
+}
