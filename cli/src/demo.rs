@@ -4,6 +4,7 @@ mod asking;
 mod chain;
 mod customer;
 pub(crate) mod folder;
+mod host;
 mod journal;
 mod licence;
 mod page;

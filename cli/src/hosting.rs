@@ -17,7 +17,7 @@ use crate::failure::Advise as _;
 pub(crate) const EXAMPLE: &str = include_str!("hosting/host.toml");
 
 /// Binds an address.
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("failed to listen on {address}"))

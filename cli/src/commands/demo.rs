@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, builder::FalseyValueParser};
 use fingerprint::prove::Outcome;
+use secrecy::ExposeSecret as _;
 
 use crate::{
     clock,
@@ -17,9 +18,9 @@ use crate::{
 /// Register and stamp a model, serve it, prove it, fail to prove the original, and be paid
 ///
 /// Everything on this machine: starts a chain with EigenLayer's core, registers the model with its licence and its
-/// fingerprint commitment, draws from the chain, stamps, serves the stamped and the original model on free local ports,
-/// proves ownership of the first over HTTP and cannot prove the second. A host with collateral takes a lease, a customer
-/// pays it by voucher, and its claim pays the creator. Ends with a report and a page. EigenLayer's bytecode is fetched
+/// fingerprint commitment, draws from the chain, and stamps. A host with collateral takes a lease and serves the stamped
+/// model, metered; somebody else serves the original. Ownership of the first is proved over HTTP, and of the second it
+/// cannot be. A customer pays the host by voucher, and the host's claim pays the creator. Ends with a report and a page. EigenLayer's bytecode is fetched
 /// once, through cargo; from then on everything is offline.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
@@ -70,6 +71,7 @@ pub(crate) async fn run(arguments: Demo, context: &Context) -> anyhow::Result<Ex
     context.output.finish(&text, &record)?;
     if arguments.keep {
         progress::say(&format!("\nstamped model   {}", servers.stamped));
+        progress::say(&format!("its API key     {}", servers.api_key.expose_secret()));
         progress::say(&format!("original model  {}", servers.base));
         let stop = context.interrupt();
         let rpc = chain.devnet().chain().serve(SocketAddr::from(([127, 0, 0, 1], 0)), &stop).await?;

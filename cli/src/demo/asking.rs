@@ -14,11 +14,13 @@ use protocol::{
     draw::query_order,
     ids::{CommitmentRoot, LeafIndex},
 };
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
     folder::Folder,
+    host::MODEL,
     journal::Journal,
     record::{BundleRecord, ProofRecord},
     run::{BUNDLE, COMMITMENT},
@@ -31,46 +33,33 @@ use crate::{
 
 /// The two servers of a demo.
 pub(crate) struct Servers {
+    /// Metered, under a lease.
     pub(crate) stamped: Url,
+    /// What opens it.
+    pub(crate) api_key: SecretString,
+    /// Somebody else's: nobody is asked for anything.
     pub(crate) base: Url,
     pub(crate) stop: CancellationToken,
 }
 
-/// Puts up both models, each on a free port of its own.
-pub(super) async fn serve(
-    stamped: Model,
-    base: Model,
-    seed: u64,
-    journal: &mut Journal,
-    context: &Context,
-) -> anyhow::Result<Servers> {
-    journal
-        .step_async("serve", async |_| {
-            let stop = context.interrupt().child_token();
-            let mut urls = Vec::new();
-            // Both have the same name: nothing but the answers tells them apart.
-            for model in [stamped, base] {
-                let plan = HostPlan {
-                    name: "model".to_owned(),
-                    listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-                    streams: NonZeroUsize::MIN.saturating_add(7),
-                    queue: 64,
-                    seed,
-                };
-                let host = Host::bind(model, plan).await?;
-                urls.push(host.url().clone());
-                let stop = stop.clone();
-                context.tracker.spawn(async move {
-                    if let Err(error) = host.serve(stop.cancelled_owned()).await {
-                        tracing::error!("a demo server ended: {error:#}");
-                    }
-                });
-            }
-            let [stamped, base] = <[Url; 2]>::try_from(urls).map_err(|_| anyhow::anyhow!("two servers were put up"))?;
-            let ports = format!("ports {} and {}", stamped.port().unwrap_or(0), base.port().unwrap_or(0));
-            Ok((Servers { stamped, base, stop }, ports))
-        })
-        .await
+/// Serves the original on a free port, without licence and bills.
+pub(super) async fn serve_base(base: Model, context: &Context, stop: CancellationToken) -> anyhow::Result<Url> {
+    let plan = HostPlan {
+        // Both have the same name: nothing but the answers tells them apart.
+        name: MODEL.to_owned(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        streams: NonZeroUsize::MIN.saturating_add(7),
+        queue: 64,
+        seed: context.seed()?,
+    };
+    let host = Host::bind(base, plan).await?;
+    let url = host.url().clone();
+    context.tracker.spawn(async move {
+        if let Err(error) = host.serve(stop.cancelled_owned()).await {
+            tracing::error!("a demo server ended: {error:#}");
+        }
+    });
+    Ok(url)
 }
 
 /// Proofs that share one ledger.
@@ -86,7 +75,7 @@ impl Asking<'_> {
     pub(super) async fn prove(
         &mut self,
         name: &'static str,
-        url: &Url,
+        (url, api_key): (&Url, Option<&SecretString>),
         file: &str,
         journal: &mut Journal,
     ) -> anyhow::Result<ProofRecord> {
@@ -94,6 +83,7 @@ impl Asking<'_> {
             .step_async(name, async |step| {
                 let mut client_options = ClientOptions::new(url.clone());
                 client_options.seed = self.seed;
+                client_options.api_key = api_key.cloned();
                 let mut client = Client::new(client_options, Arc::new(SystemClock))?;
                 // A model may well say nothing to the everyday question, and the server is known to be sound.
                 let options = ProofOptions { kind: self.kind, preflight: false, ..ProofOptions::default() };

@@ -21,7 +21,7 @@ use super::chain::{CONTRIBUTOR, CREATOR, Chain, HOST, LEASE_KEY};
 /// Of every claim, to the creator.
 const ROYALTY_BP: u16 = 1_000;
 /// Of the royalty, to the contributor.
-const CONTRIBUTOR_BP: u16 = 2_500;
+pub(super) const CONTRIBUTOR_BP: u16 = 2_500;
 /// Of every claim, to the validators.
 const VALIDATORS_BP: u16 = 100;
 /// How much of its stake the host makes slashable.

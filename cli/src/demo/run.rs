@@ -6,14 +6,17 @@ use fingerprint::{
     prove::{EndpointKind, Ledger},
     set::{BeaconSource, FingerprintSet},
 };
+use model::Model;
 use protocol::ids::ManifestDigest;
 use rand::RngCore as _;
+use url::Url;
 
 use super::{
     asking::{self, Asking, Servers, Verified},
     chain::{Chain, DEPLOYMENT, STATE},
     customer::{Customer, VOUCHERS},
     folder::Folder,
+    host::{self, Place},
     journal::Journal,
     licence::{self, Draw, Lease, Licence},
     record::{BundleRecord, DemoRecord, FilesRecord, LicenceRecord, PaymentRecord},
@@ -61,19 +64,21 @@ pub(crate) async fn run(arguments: &Demo, folder: &Folder, context: &Context) ->
 
     let kind = if base.chat.is_some() { EndpointKind::Chat } else { EndpointKind::Completion };
     let manifest = stamped.manifest_digest;
-    let servers = asking::serve(stamped, base, context.seed()?, &mut life.journal, context).await?;
+    let place = host::take_place().await?;
     let public = async {
-        let lease = life.publish_and_lease(&licence, &set, manifest, &servers).await?;
+        let lease = life.publish_and_lease(&licence, &set, manifest, &place.url).await?;
+        let servers = life.serve(place, (stamped, base), &lease).await?;
         let mut ledger = Ledger::open(&folder.join(LEDGER))?;
         let mut asking = Asking { set: &set, ledger: &mut ledger, kind, seed: context.seed()?, folder };
-        let proof = asking.prove("prove", &servers.stamped, BUNDLE, &mut life.journal).await?;
-        let attempt = asking.prove("prove original", &servers.base, ATTEMPT, &mut life.journal).await?;
+        let leased = (&servers.stamped, Some(&servers.api_key));
+        let proof = asking.prove("prove", leased, BUNDLE, &mut life.journal).await?;
+        let attempt = asking.prove("prove original", (&servers.base, None), ATTEMPT, &mut life.journal).await?;
         let verified = life.verify_and_burn().await?;
         let payment = life.pay(&licence, &lease, &servers, kind).await?;
-        anyhow::Ok((lease, proof, attempt, verified, payment))
+        anyhow::Ok((lease, servers, proof, attempt, verified, payment))
     };
     let interrupt = context.interrupt();
-    let (lease, proof, attempt, bundle, payment) = tokio::select! {
+    let (lease, servers, proof, attempt, bundle, payment) = tokio::select! {
         biased;
         done = public => done?,
         () = interrupt.cancelled() => return Err(Interrupted.into()),
@@ -183,7 +188,7 @@ impl Life<'_> {
         licence: &Licence,
         set: &FingerprintSet,
         manifest: ManifestDigest,
-        servers: &Servers,
+        endpoint: &Url,
     ) -> anyhow::Result<Lease> {
         let Self { chain, journal, .. } = self;
         journal
@@ -196,9 +201,26 @@ impl Life<'_> {
             .await?;
         journal
             .step_async("lease", async |_| {
-                let lease = licence::lease(chain, licence, servers.stamped.to_string()).await?;
+                let lease = licence::lease(chain, licence, endpoint.to_string()).await?;
                 let (slashable, bond) = (chain.token.show(lease.slashable), chain.token.show(lease.bond));
                 Ok((lease, format!("{slashable} slashable, bond {bond}")))
+            })
+            .await
+    }
+
+    /// Puts both models up, each on a port of its own: the stamped one under its lease, the original as anybody would.
+    async fn serve(&mut self, place: Place, models: (Model, Model), lease: &Lease) -> anyhow::Result<Servers> {
+        let Self { chain, journal, folder, context } = self;
+        journal
+            .step_async("serve", async |_| {
+                let stop = context.interrupt().child_token();
+                let (stamped, base) = models;
+                let url = place.url.clone();
+                let api_key = host::serve(place, stamped, lease, (chain, folder), context, stop.clone()).await?;
+                let base = asking::serve_base(base, context, stop.clone()).await?;
+                let ports = (url.port().unwrap_or(0), base.port().unwrap_or(0));
+                let outcome = format!("port {}, metered under lease {}; the original on {}", ports.0, lease.lease, ports.1);
+                Ok((Servers { stamped: url, api_key, base, stop }, outcome))
             })
             .await
     }
@@ -224,18 +246,18 @@ impl Life<'_> {
         kind: EndpointKind,
     ) -> anyhow::Result<PaymentRecord> {
         let Self { chain, journal, folder, .. } = self;
-        let (customer, statements) = journal
+        let mut customer = journal
             .step_async("use", async |step| {
-                let customer = Customer::open(chain).await?;
-                let statements = customer.ask(&servers.stamped, kind, lease, step).await?;
+                let mut customer = Customer::open(chain, lease).await?;
+                customer.ask(&servers.stamped, kind, step).await?;
                 let deposit = chain.token.show(customer.deposit);
-                let outcome = format!("{} requests by a customer who deposited {deposit}", statements.len());
-                Ok(((customer, statements), outcome))
+                let outcome = format!("{} requests by a customer who deposited {deposit}", customer.requests());
+                Ok((customer, outcome))
             })
             .await?;
         journal
             .step_async("claim", async |_| {
-                let payment = customer.settle(chain, licence, lease, &statements, folder).await?;
+                let payment = customer.settle(chain, licence, folder).await?;
                 let creator =
                     payment.shares.iter().find(|share| share.who == "creator").map_or(0.0, |share| share.part);
                 let outcome = format!("{}, {} of it to the creator", payment.paid, format::percent(creator));

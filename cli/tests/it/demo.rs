@@ -36,6 +36,7 @@ fn check_files(place: &Path) {
             "chain.json",
             "commitment.json",
             "deployment.json",
+            "host",
             "identity.txt",
             "report.html",
             "report.json",
