@@ -158,7 +158,7 @@ pub(crate) fn caveats(record: &DemoRecord) -> Vec<String> {
             .to_owned(),
     );
     lines.push(
-        "The customer's requests were real, but both sides' signatures on their counts were made by the demo: this version has no metered host yet. Prices and stakes are in a test token."
+        "The host metered, billed and claimed as any host does. The customer's side, a voucher before each request and a check of each bill, was the demo's own: this version has no gateway yet. Prices and stakes are in a test token."
             .to_owned(),
     );
     lines.push(format!(
