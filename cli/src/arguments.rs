@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{chain, completions, customer, demo, devnet, fingerprint, host, model, prove, verify_bundle};
+use crate::commands::{chain, completions, customer, demo, devnet, fingerprint, host, model, prove, replay, verify_bundle};
 
 /// Fingerprint open models, and prove that they are yours.
 ///
@@ -61,6 +61,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Model(model::Command),
     Host(host::Host),
+    Replay(replay::Replay),
     #[command(subcommand)]
     Customer(customer::Command),
     Devnet(devnet::DevnetArguments),

@@ -9,6 +9,7 @@ pub(crate) mod fingerprint;
 pub(crate) mod host;
 pub(crate) mod model;
 pub(crate) mod prove;
+pub(crate) mod replay;
 pub(crate) mod verify_bundle;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<E
         Command::VerifyBundle(arguments) => verify_bundle::run(&arguments, context),
         Command::Model(command) => Box::pin(model::run(command, context)).await,
         Command::Host(arguments) => Box::pin(host::run(arguments, context)).await,
+        Command::Replay(arguments) => Box::pin(replay::run(arguments, context)).await,
         Command::Customer(command) => Box::pin(customer::run(command, context)).await,
         Command::Devnet(arguments) => Box::pin(devnet::run(arguments, context)).await,
         Command::Register(arguments) => Box::pin(chain::register::run(*arguments, context)).await,

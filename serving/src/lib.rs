@@ -15,5 +15,6 @@ pub mod state;
 pub mod tls;
 pub mod usage;
 
+pub use openai::replay;
 pub use server::{serve, serve_tls};
 pub use state::{AppState, Limits, ServedModel};

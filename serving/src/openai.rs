@@ -16,6 +16,8 @@ mod models;
 mod once;
 mod parameters;
 mod payment;
+mod record;
+pub mod replay;
 mod request;
 mod sse;
 mod statements;

@@ -2,13 +2,14 @@
 
 use crate::support::{folder, run, run_with};
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "demo",
     "fingerprint",
     "prove",
     "verify-bundle",
     "model",
     "host",
+    "replay",
     "customer",
     "devnet",
     "register",

@@ -1,4 +1,4 @@
-//! The unmetered host as a process: it says where it listens, answers, and ends on Ctrl-C.
+//! The host as a process: it says where it listens, answers, and ends when it is told to.
 
 #![cfg(unix)]
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::support::{folder, hallmark};
 
 /// Ended with the test, whatever happens in it.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -50,9 +50,14 @@ fn an_unmetered_host_answers_within_its_limits_and_ends_on_ctrl_c() {
 }
 
 fn ask(address: &str, method: &str, path: &str, body: &str) -> Value {
+    ask_as(address, method, path, "", body)
+}
+
+/// With one more header line, its end included.
+pub(crate) fn ask_as(address: &str, method: &str, path: &str, header: &str, body: &str) -> Value {
     let mut stream = TcpStream::connect(address).expect("the port is open");
     let (close, kind, length) = ("connection: close", "content-type: application/json", body.len());
-    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{close}\r\n{kind}\r\n").expect("a request");
+    write!(stream, "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{close}\r\n{kind}\r\n{header}").expect("a request");
     write!(stream, "content-length: {length}\r\n\r\n{body}").expect("a body");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");

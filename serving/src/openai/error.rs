@@ -323,6 +323,11 @@ impl ApiError {
         }
     }
 
+    /// What a client is told.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn body(&self) -> ErrorBody<'_> {
         let Self { message, kind, code, details, .. } = self;
         let error = ErrorFields { message, kind, param: self.param.as_deref(), code, details };

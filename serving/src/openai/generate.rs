@@ -81,11 +81,11 @@ impl Head {
 }
 
 /// A request whose every field has been checked. No `Debug`: it holds a prompt.
-struct Checked<P> {
-    model: Arc<ServedModel>,
-    prompt: P,
-    parameters: Parameters,
-    likeliest: Option<usize>,
+pub(super) struct Checked<P> {
+    pub(super) model: Arc<ServedModel>,
+    pub(super) prompt: P,
+    pub(super) parameters: Parameters,
+    pub(super) likeliest: Option<usize>,
 }
 
 /// Answers in one piece or as a stream. Failures before the first text have a status of their own.
@@ -165,7 +165,7 @@ fn answered<E: Endpoint>(answer: once::Answer, stream: Option<StreamOptions>) ->
     }
 }
 
-fn check<E: Endpoint>(state: &AppState, text: &str) -> Result<Checked<E::Prompt>, ApiError> {
+pub(super) fn check<E: Endpoint>(state: &AppState, text: &str) -> Result<Checked<E::Prompt>, ApiError> {
     let mut fields = Fields::of_body(text)?;
     let id: String = fields.require("model", "a string")?;
     let model = state.model(&id).ok_or_else(|| ApiError::model_not_found(&id))?.clone();
@@ -181,7 +181,7 @@ fn check<E: Endpoint>(state: &AppState, text: &str) -> Result<Checked<E::Prompt>
 
 /// Hands a request to its engine. An engine that refuses it has used nothing, so an account is opened for those that it
 /// takes.
-fn begin(
+pub(super) fn begin(
     state: &AppState,
     id: String,
     model: Arc<ServedModel>,

@@ -2,7 +2,6 @@
 //! statement.
 
 use std::{
-    collections::BTreeMap,
     num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     sync::Arc,
 };
@@ -14,7 +13,6 @@ use protocol::{
     messages::{FinishReason, Signed, Statement},
     transcript,
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -23,6 +21,7 @@ use super::{
     generate::Head,
     once::{self, Answer, Choice},
     payment,
+    record::Record,
 };
 use crate::{
     admission::{self, Payer, Wanted},
@@ -140,52 +139,10 @@ impl PaidRequest {
         request: &GenerationRequest,
         stop: &[String],
     ) -> Result<Metered, ApiError> {
-        let record = serde_json::to_string(&Record::of(model, request, stop));
+        let record = Record::of(model, request, stop).text();
         let record = record.map_err(|error| ApiError::internal("The request could not be recorded.").caused_by(error))?;
         let Self { gate, paid, once } = self;
         Ok(Metered { metering: gate.metering, paid, once, head: head.clone(), record })
-    }
-}
-
-/// Everything that decides an answer, besides the prompt itself. Beside the statement it is all that a replay needs: the
-/// request's hash is over its text as it was given.
-#[derive(Debug, Serialize)]
-struct Record<'a> {
-    manifest: Option<String>,
-    engine: &'a str,
-    /// Digest of the templated prompt's ids.
-    prompt: protocol::B256,
-    choices: u16,
-    max_tokens: usize,
-    stop: &'a [String],
-    temperature: f32,
-    top_p: f32,
-    top_k: usize,
-    /// In decimal: JSON numbers lose digits above 2^53 in many readers.
-    seed: String,
-    frequency_penalty: f32,
-    presence_penalty: f32,
-    logit_bias: &'a BTreeMap<u32, f32>,
-}
-
-impl<'a> Record<'a> {
-    fn of(model: &'a ServedModel, request: &'a GenerationRequest, stop: &'a [String]) -> Self {
-        let (sampling, adjustments) = (&request.sampling, &request.adjustments);
-        Self {
-            manifest: model.manifest.map(|digest| digest.to_string()),
-            engine: &model.engine_name,
-            prompt: transcript::prompt_digest(&request.prompt),
-            choices: request.choices.get(),
-            max_tokens: request.max_tokens.get(),
-            stop,
-            temperature: sampling.temperature,
-            top_p: sampling.top_p,
-            top_k: sampling.top_k,
-            seed: sampling.seed.to_string(),
-            frequency_penalty: adjustments.frequency_penalty,
-            presence_penalty: adjustments.presence_penalty,
-            logit_bias: &adjustments.bias,
-        }
     }
 }
 

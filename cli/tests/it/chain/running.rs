@@ -61,10 +61,15 @@ pub(super) struct Devnet {
 }
 
 impl Devnet {
-    /// Starts one and waits until it is ready.
+    /// Starts one without a market and waits until it is ready.
     pub(super) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_with(folder, &[&["--bare"], arguments].concat())
+    }
+
+    /// Starts one and waits until it is ready.
+    pub(super) fn start_with(folder: &Path, arguments: &[&str]) -> Self {
         let began = Instant::now();
-        let mut child = hallmark(folder, &[&["devnet", "--bare", "--json"], arguments].concat())
+        let mut child = hallmark(folder, &[&["devnet", "--json"], arguments].concat())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
