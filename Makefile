@@ -17,13 +17,14 @@ export HALLMARK_PYTHON ?= $(VENV)/bin/python
 demo:
 	cargo run --release -- demo
 
-# Without the data, what needs anvil still runs: it is installed here. The contracts' own tests come last: they run on the bytecode of EigenLayer's core that the ones before them fetched.
+# Without the data, what needs anvil or PostgreSQL still runs: both are there. The contracts' own tests come last: they run on
+# the bytecode of EigenLayer's core that the ones before them fetched.
 test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf $(VENV)/openai)
 	licensing-contracts/script/setup
 	HALLMARK_ANVIL="$$(ls $(CURDIR)/licensing-contracts/node_modules/@foundry-rs/anvil-*/bin/anvil)" \
-	cargo test --release --workspace -- $(if $(WITH_SHARED),--include-ignored)
+	serving/script/with-postgres cargo test --release --workspace -- $(if $(WITH_SHARED),--include-ignored)
 	$(if $(WITH_SHARED),,HALLMARK_ANVIL="$$(ls $(CURDIR)/licensing-contracts/node_modules/@foundry-rs/anvil-*/bin/anvil)" \
-	cargo test --release --workspace -- --ignored anvil)
+	serving/script/with-postgres cargo test --release --workspace -- --ignored anvil postgres)
 	licensing-contracts/script/check
 
 # A real chat model, from a package registry.

@@ -5,6 +5,7 @@
 //! ([`Journal::is_healthy`]), and who waits is told that the statement is not durable yet.
 
 use std::{
+    collections::{HashMap, HashSet},
     fs::File,
     slice,
     sync::{
@@ -37,6 +38,8 @@ use super::{
 const BATCH: usize = 512;
 /// Entries that wait; admission ends long before, because every open request has one entry at most.
 const WAITING: usize = 1 << 16;
+/// Channels that are remembered.
+const KNOWN_CHANNELS: usize = 1 << 16;
 /// Between two attempts to write what could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -110,7 +113,7 @@ impl Journal {
             patience,
         });
         let connection = Some(connection);
-        let writer = Writer { books: books.clone(), connection, _lock: lock, entries, state: state.clone() };
+        let writer = Writer { books: books.clone(), connection, _lock: lock, channels: HashSet::new(), entries, state: state.clone() };
         tasks.spawn(writer.run());
         Ok(Self { queue, state })
     }
@@ -170,6 +173,8 @@ struct Writer {
     books: Books,
     connection: Option<AnyConnection>,
     _lock: Option<File>,
+    /// Channels that are in the books, as far as is remembered.
+    channels: HashSet<ChannelId>,
     entries: mpsc::Receiver<Write>,
     state: Arc<State>,
 }
@@ -234,7 +239,10 @@ impl Writer {
             empty => empty.insert(self.books.connection().await?),
         };
         let mut transaction = connection.begin().await?;
-        for (id, channel) in batch.iter().filter_map(|write| write.channel.as_ref()) {
+        let channels = batch.iter().filter_map(|write| write.channel.as_ref());
+        let new: HashMap<ChannelId, &Channel> =
+            channels.filter(|(id, _)| !self.channels.contains(id)).map(|(id, channel)| (*id, channel)).collect();
+        for (id, channel) in &new {
             sqlx::query(INSERT_CHANNEL)
                 .bind(id.as_bytes().to_vec())
                 .bind(channel.payer.to_vec())
@@ -257,7 +265,12 @@ impl Writer {
                 .execute(&mut *transaction)
                 .await?;
         }
-        transaction.commit().await
+        transaction.commit().await?;
+        if self.channels.len() > KNOWN_CHANNELS {
+            self.channels.clear();
+        }
+        self.channels.extend(new.into_keys());
+        Ok(())
     }
 }
 

@@ -100,12 +100,11 @@ const COLUMNS: [&str; 28] = [
     "voucher_signer",
 ];
 
-/// Rows of one insertion. A full batch goes in pieces of this size and the rest row by row, so that there are two statements
-/// to prepare and not one for every size.
-const ROWS: usize = 32;
+/// Rows of one insertion, the largest that fit first: so there are a few statements to prepare, and not one for every size. Not
+/// many: SQLite looks for a parameter by going through all of them.
+const ROWS: [usize; 3] = [16, 4, 1];
 
-static INSERT_ONE: LazyLock<String> = LazyLock::new(|| insertion(1));
-static INSERT_MANY: LazyLock<String> = LazyLock::new(|| insertion(ROWS));
+static INSERTIONS: LazyLock<[(usize, String); 3]> = LazyLock::new(|| ROWS.map(|rows| (rows, insertion(rows))));
 
 fn insertion(rows: usize) -> String {
     let mut parameters = (1_u32..).map(|number| format!("${number}"));
@@ -117,13 +116,13 @@ fn insertion(rows: usize) -> String {
 
 /// Inserts all entries.
 pub(super) async fn insert(connection: &mut AnyConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
-    let (pieces, rest) = entries.as_chunks::<ROWS>();
-    for piece in pieces {
-        let query = sqlx::query(AssertSqlSafe(INSERT_MANY.as_str()));
-        piece.iter().fold(query, bind).execute(&mut *connection).await?;
-    }
-    for entry in rest {
-        bind(sqlx::query(AssertSqlSafe(INSERT_ONE.as_str())), entry).execute(&mut *connection).await?;
+    let mut rest = entries;
+    for (rows, insertion) in INSERTIONS.iter() {
+        while let Some((piece, others)) = rest.split_at_checked(*rows) {
+            let query = sqlx::query(AssertSqlSafe(insertion.as_str()));
+            piece.iter().fold(query, bind).execute(&mut *connection).await?;
+            rest = others;
+        }
     }
     Ok(())
 }

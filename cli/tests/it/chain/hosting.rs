@@ -79,7 +79,7 @@ fn the_example_starts_as_it_is_and_its_answers_can_be_replayed() {
     // A second host on the same books would state the same places.
     let mut second = hallmark(folder, &["host", "--config", "host.toml"]);
     second.env("HALLMARK_PRIVATE_KEY", HOST.key).env("HALLMARK_LEASE_KEY", LEASE_KEY.key);
-    Ran::of(&mut second).refused(&["books.sqlite"]);
+    Ran::of(&mut second).refused(&["another process is sending transactions of this account"]);
 
     let ended = Command::new("kill").args(["-TERM", &host.0.id().to_string()]).status().expect("kill runs");
     assert!(ended.success());
