@@ -5,6 +5,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use licensing_contracts::{
+    deploy::ProtocolSetup,
+    devnet::{HOST, LEASE_KEY},
+};
 use serde_json::json;
 use tracing::{
     Event, Id, Metadata, Subscriber,
@@ -12,7 +17,10 @@ use tracing::{
     span::{Attributes, Record},
 };
 
-use crate::support::{Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, with};
+use crate::{
+    metered::world::{World, eventually},
+    support::{Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, with},
+};
 
 /// Keeps everything that this project's code logs, whatever its level.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +57,38 @@ impl Subscriber for Log {
     fn exit(&self, _span: &Id) {}
 }
 
-#[tokio::test]
+/// Pays and is refused in every way, and returns what nobody may read in a log: signatures and keys.
+async fn metered() -> Vec<String> {
+    let setup = ProtocolSetup { epoch_s: 2, claim_interval_s: 30, commit_grace_s: 2, ..ProtocolSetup::development() };
+    let world = World::with(setup).await;
+    let host = world.host(byte_model(ScriptedEngine::saying("zanzibar-answer", Ending::Finish))).await;
+    let mut payer = world.payer(20_000_000).await;
+    let body = chat_body("zanzibar-prompt");
+    let mut secrets = Vec::new();
+    for ceiling in [1, 1_000_000] {
+        let voucher = payer.voucher(ceiling);
+        let (name, header) = payer.header(ceiling);
+        secrets.extend([voucher.signature.to_string(), header.clone(), header[200..300].to_owned()]);
+        let (_, answer) = host.refused(&[(name, header)], &body).await;
+        if let Some(signature) = answer["hallmark"]["statement"]["signature"].as_str() {
+            secrets.push(signature.to_owned());
+        }
+    }
+    payer = payer.on_new_lane();
+    host.chat(&mut payer, 1_000_000, &body).await;
+    for key in ["zanzibar-key", "zanzibar-other-key"] {
+        host.refused(&[("authorization", format!("Bearer {key}"))], &body).await;
+    }
+    let sent = json!({ "channel": payer.channel, "voucher": "zanzibar-voucher" }).to_string();
+    host.refused(&[("hallmark-voucher", STANDARD.encode(sent))], &body).await;
+    eventually("a claim", || async { world.earned(HOST.address).await > 0 }).await;
+    host.stop().await;
+    // The keys that the host holds, in the form in which they are usually written.
+    secrets.extend([HOST, LEASE_KEY].map(|account| alloy::primitives::hex::encode(account.key)));
+    secrets
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_hold_counts_and_never_texts_or_keys() {
     // For the whole process: blocking work and engines run on threads of their own.
     let log = Log::default();
@@ -71,7 +110,12 @@ async fn logs_hold_counts_and_never_texts_or_keys() {
         let broken = host.post("/v1/completions", &json!(null)).body("{\"prompt\": \"zanzibar").send();
         assert_eq!(broken.await.unwrap().status(), 400);
     }
+    let secrets = metered().await;
     let log = log.0.lock().unwrap().clone();
+    for secret in secrets {
+        assert!(!log.contains(&secret), "{secret} is in the log");
+    }
+    assert!(log.contains("report of epoch"), "settlement is logged");
     assert!(log.contains("30 completion tokens"), "{log}");
     assert!(log.contains("secret words of the engine"), "the failure's cause: {log}");
     assert!(!log.contains("zanzibar"), "{log}");

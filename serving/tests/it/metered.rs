@@ -1,9 +1,10 @@
 //! The metered host, on a development chain with the real contracts.
 
 mod customers;
+mod hostile;
 mod killed;
 mod operating;
 mod paying;
 mod refusing;
 mod settling;
-mod world;
+pub(crate) mod world;
