@@ -107,6 +107,9 @@ pub(super) fn account(state: &AppState, recorder: &Recorder, choices: usize) -> 
         tokenizer: tokenizer(),
         chat_template: None,
         stop_tokens: Arc::from([]),
+        engine_name: "scripted".to_owned(),
+        manifest: None,
+        lease: None,
         engine: Arc::new(NoEngine),
     });
     let subject = Subject { request: "cmpl-1".to_owned(), model, prompt: token_count(7), choices };
