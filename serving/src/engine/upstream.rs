@@ -32,7 +32,7 @@ pub use self::error::{UpstreamError, UpstreamStartError};
 use self::{
     answer::{Answer, Ending, Step},
     body::Writer,
-    server::{Events, Server},
+    server::Server,
 };
 use super::{CompletionSender, CompletionStream, Engine, EngineError, GenerationRequest, completion_channel};
 
@@ -267,12 +267,11 @@ impl Relay {
         // The server has done with it. Who has read the end may ask again at once.
         drop(place);
         match relayed {
-            Ok((Ending { finish, cached }, events)) => {
+            Ok(Ending { finish, cached }) => {
                 if let Some(cached) = cached {
                     sender.cached_of_text(cached).await;
                 }
                 sender.finish_text(finish).await;
-                events.close().await;
             }
             Err(error) => sender.fail(error.for_request(open)),
         }
@@ -284,14 +283,14 @@ async fn relay(
     body: Vec<u8>,
     text_bytes: usize,
     sender: &CompletionSender,
-) -> Result<(Ending, Events), UpstreamError> {
+) -> Result<Ending, UpstreamError> {
     let mut events = server.complete(body).await?;
     let mut answer = Answer::new(text_bytes);
     while let Some(event) = events.next().await? {
         match answer.take(&event)? {
             Step::Said(text) if text.is_empty() => {}
             Step::Said(text) => sender.text(text).await,
-            Step::Done(ending) => return Ok((ending, events)),
+            Step::Done(ending) => return Ok(ending),
         }
     }
     Err(answer.cut_off())

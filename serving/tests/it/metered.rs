@@ -3,4 +3,5 @@
 mod paying;
 mod refusing;
 mod settling;
+mod upstream;
 mod world;

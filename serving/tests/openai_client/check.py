@@ -134,9 +134,9 @@ def retries(base_url):
     hooks = {"response": [lambda response: waits.append((response.status_code, response.headers.get("retry-after")))]}
     http = DefaultHttpxClient(event_hooks=hooks)
     impatient = OpenAI(base_url=base_url, api_key="none", max_retries=0)
-    patient = OpenAI(base_url=base_url, api_key="none", max_retries=10, http_client=http)
+    patient = OpenAI(base_url=base_url, api_key="none", max_retries=60, http_client=http)
     # The end of a turn is forbidden, so that they last. What is not read keeps its place until it is closed.
-    long = {"model": MODEL, "prompt": PROMPT, "max_tokens": 450, "stream": True, "logit_bias": {"2": -100}}
+    long = {"model": MODEL, "prompt": PROMPT, "max_tokens": 100 if UPSTREAM else 450, "stream": True, "logit_bias": {"2": -100}}
     with ThreadedStreams(impatient, long, 6) as streams:
         answer = patient.completions.create(model=MODEL, prompt=PROMPT, max_tokens=2)
         assert answer.choices[0].text is not None

@@ -91,7 +91,7 @@ mod tests {
     fn event_may_fill_the_limit_and_not_exceed_it() {
         assert_eq!(read(9, &[b"data: 12\n\n"]).unwrap(), ["12"]);
         for pieces in
-            [&[b"data: 123\n\n".as_slice()][..], &[b"data: 1", b"23\n\n"], &[b"data:1\n", b"data:2\n", b"data"]]
+            [&[b"data: 123\n\n".as_slice()][..], &[b"data: 1", b"23\n\n"], &[b"data:1\n", b"data:2\n", b"data:3\n"]]
         {
             assert!(matches!(read(9, pieces), Err(UpstreamError::TooLarge { limit_bytes: 9 })));
         }

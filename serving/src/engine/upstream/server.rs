@@ -9,7 +9,7 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tokio::time;
+use tokio::time::{self, Instant};
 use url::Url;
 
 use super::{
@@ -38,6 +38,7 @@ pub(super) struct Events {
     response: Response,
     buffer: EventBuffer,
     begun: bool,
+    asked: Instant,
     first_text_timeout: Duration,
     stall_timeout: Duration,
 }
@@ -121,7 +122,9 @@ impl Server {
         let sent = self.client.get(self.models.clone()).send().await;
         let mut response = accepted(sent.map_err(|source| UpstreamError::Send { source: source.without_url() })?)?;
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|source| UpstreamError::Read { source })? {
+        while let Some(chunk) =
+            response.chunk().await.map_err(|source| UpstreamError::Read { source: source.without_url() })?
+        {
             if bytes.len().saturating_add(chunk.len()) > MODELS_BYTES {
                 return Err(UpstreamError::TooLarge { limit_bytes: MODELS_BYTES });
             }
@@ -133,6 +136,7 @@ impl Server {
     /// Begins a completion. Dropping the events closes the connection, and with it ends the server's work.
     pub(super) async fn complete(&self, body: Vec<u8>) -> Result<Events, UpstreamError> {
         let request = self.client.post(self.completions.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        let asked = Instant::now();
         let sent = time::timeout(self.first_text_timeout, request.send()).await;
         let silent = || UpstreamError::Silent { waited: self.first_text_timeout, begun: false };
         let sent = sent.map_err(|_| silent())?;
@@ -141,6 +145,7 @@ impl Server {
             response,
             buffer: EventBuffer::new(self.event_bytes),
             begun: false,
+            asked,
             first_text_timeout: self.first_text_timeout,
             stall_timeout: self.stall_timeout,
         })
@@ -157,20 +162,15 @@ impl Events {
             }
             let begun = self.begun;
             let waited = if begun { self.stall_timeout } else { self.first_text_timeout };
-            let read = time::timeout(waited, self.response.chunk()).await;
+            // Comments, with which servers keep a connection open, are no beginning.
+            let patience = if begun { waited } else { waited.saturating_sub(self.asked.elapsed()) };
+            let read = time::timeout(patience, self.response.chunk()).await;
             let read = read.map_err(|_| UpstreamError::Silent { waited, begun })?;
             match read.map_err(|source| UpstreamError::Read { source: source.without_url() })? {
                 Some(bytes) => self.buffer.push(&bytes)?,
                 None => return Ok(None),
             }
         }
-    }
-
-    /// Reads the last bytes after the last event, so that the connection can be used again. What else comes is not read.
-    pub(super) async fn close(mut self) {
-        const LAST_BYTES: Duration = Duration::from_millis(500);
-        // Either way the answer is complete; only the connection is at stake.
-        drop(time::timeout(LAST_BYTES, self.response.chunk()).await);
     }
 }
 
@@ -210,6 +210,9 @@ fn client(settings: &UpstreamSettings) -> Result<Client, SetupError> {
         .redirect(Policy::none())
         .no_proxy()
         .connect_timeout(settings.connect_timeout)
+        // A connection for each choice: servers close idle ones when they like (llama-server in the moment after an
+        // answer), and a request that meets such a one fails without a word whether it was begun.
+        .pool_max_idle_per_host(0)
         .build()
         .map_err(SetupError::Client)
 }

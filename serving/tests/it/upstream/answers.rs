@@ -17,12 +17,12 @@ use serving::{
     },
 };
 
-use super::scripted::{Piece, Reply, ScriptedServer, done, ended, event, saying, text, usage};
+use super::scripted::{Piece, Reply, ScriptedServer, done, ended, saying, text, usage};
 use crate::support::{
     Host, MODEL, byte_folder, bytes, chat_body, completion_body, content_of, count, eventually, install_tls, with,
 };
 
-fn request(prompt: &str, choices: u16) -> GenerationRequest {
+pub(super) fn request(prompt: &str, choices: u16) -> GenerationRequest {
     GenerationRequest {
         prompt: bytes(prompt).into(),
         choices: NonZeroU16::new(choices).unwrap(),
@@ -233,18 +233,12 @@ async fn reader_that_does_not_read_holds_up_nobody_and_keeps_its_text() {
 }
 
 #[tokio::test]
-async fn connection_is_used_again() {
-    let server = ScriptedServer::start(Reply::Stream(vec![
-        event(r#"{"choices":[{"text":"one","finish_reason":"stop"}]}"#),
-        done(),
-    ]))
-    .await;
-    let engine = engine(&server.settings()).await;
-    for _ in 0..3 {
-        let mut stream = engine.submit(request("Hi", 1)).unwrap().remove(0);
-        while !matches!(stream.next().await.unwrap(), CompletionEvent::Finished(_)) {}
-        engine.check().await.unwrap();
+async fn connections_of_answers_that_are_over_are_not_met_again() {
+    let server = ScriptedServer::start(saying("one")).await;
+    let host = Host::start(server.model().await).await;
+    let before = server.connections();
+    for _ in 0..10 {
+        assert_eq!(host.complete(&completion_body("Hi")).await, "one");
     }
-    eventually("nothing is open", || server.open() == 0).await;
-    assert!(server.connections() <= 2, "{} connections", server.connections());
+    assert_eq!(server.connections(), before + 10);
 }

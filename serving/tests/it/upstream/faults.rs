@@ -71,7 +71,9 @@ async fn what_a_server_sends_is_bounded() {
 async fn silent_servers_are_given_up() {
     let quick = Duration::from_millis(200);
     let limits = |settings| UpstreamSettings { first_text_timeout: quick, stall_timeout: quick, ..settings };
-    for reply in [Reply::Silence, Reply::Stream(vec![Piece::Hang])] {
+    let ping = [Piece::Bytes(b": ping\n\n".to_vec()), Piece::Wait(quick / 4)];
+    let pings = ping.iter().cycle().take(100).cloned().collect();
+    for reply in [Reply::Silence, Reply::Stream(vec![Piece::Hang]), Reply::Stream(pings)] {
         let (status, code, _) = fails(limits, reply).await;
         assert_eq!((status, code), (503, json!("engine_unavailable")));
     }
