@@ -85,7 +85,7 @@ impl ServedModel {
         created: UnixSeconds,
         settings: &UpstreamSettings,
     ) -> Result<Self, UpstreamStartError> {
-        let server = || settings.base.clone();
+        let server = || Arc::new(settings.base.clone());
         let tokenizer =
             Tokenizer::load(folder).map_err(|source| UpstreamStartError::Tokenizer { server: server(), source })?;
         let chat_template = ChatTemplate::load(folder)

@@ -15,7 +15,7 @@ pub enum UpstreamStartError {
     #[error("failed to load the tokenizer of the model that the server at {server} runs")]
     Tokenizer {
         /// The server.
-        server: Url,
+        server: Arc<Url>,
         /// What is wrong with it.
         #[source]
         source: TokenizerError,
@@ -24,7 +24,7 @@ pub enum UpstreamStartError {
     #[error("failed to load the chat template of the model that the server at {server} runs")]
     ChatTemplate {
         /// The server.
-        server: Url,
+        server: Arc<Url>,
         /// What is wrong with it.
         #[source]
         source: ChatError,
@@ -35,19 +35,19 @@ pub enum UpstreamStartError {
     )]
     Address {
         /// What was given, without its password.
-        server: Url,
+        server: Arc<Url>,
     },
     /// The key is not one that fits into a header.
     #[error("the key for {server} has characters that no header can have")]
     Key {
         /// The server.
-        server: Url,
+        server: Arc<Url>,
     },
     /// The client could not be made.
     #[error("failed to set up the connection to {server}")]
     Client {
         /// The server.
-        server: Url,
+        server: Arc<Url>,
         /// What the HTTP client said.
         #[source]
         source: reqwest::Error,
@@ -56,7 +56,7 @@ pub enum UpstreamStartError {
     #[error("failed to ask {server} for its models")]
     Models {
         /// The server.
-        server: Url,
+        server: Arc<Url>,
         /// What happened.
         #[source]
         source: UpstreamError,
@@ -65,7 +65,7 @@ pub enum UpstreamStartError {
     #[error("{server} serves {}, and not {}", listed.join(", "), wanted.as_deref().unwrap_or("one model alone: name the one to use"))]
     Model {
         /// The server.
-        server: Url,
+        server: Arc<Url>,
         /// The name that was looked for.
         wanted: Option<String>,
         /// Names of its models.
@@ -75,7 +75,7 @@ pub enum UpstreamStartError {
     #[error("{server} does not tell the context length of {model}: give it in the settings")]
     ContextLength {
         /// The server.
-        server: Url,
+        server: Arc<Url>,
         /// The model.
         model: String,
     },

@@ -1,6 +1,6 @@
 //! The server's side of the connection: its addresses, its models, its streams.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{
     Client, Response, StatusCode,
@@ -24,7 +24,7 @@ const MODELS_BYTES: usize = 4 << 20;
 /// One server. Its key does not print itself.
 #[derive(Debug)]
 pub(super) struct Server {
-    base: Url,
+    base: Arc<Url>,
     models: Url,
     completions: Url,
     client: Client,
@@ -71,8 +71,9 @@ impl Server {
         if has_password || !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             // An address that cannot have a password has none to hide.
             base.set_password(None).ok();
-            return Err(UpstreamStartError::Address { server: base });
+            return Err(UpstreamStartError::Address { server: Arc::new(base) });
         }
+        let base = Arc::new(base);
         let server = base.clone();
         let client = client(settings).map_err(|error| match error {
             SetupError::Key => UpstreamStartError::Key { server },
@@ -90,7 +91,7 @@ impl Server {
     }
 
     /// Its address, as the operator gave it.
-    pub(super) fn base(&self) -> &Url {
+    pub(super) fn base(&self) -> &Arc<Url> {
         &self.base
     }
 

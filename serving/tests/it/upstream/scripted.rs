@@ -22,7 +22,7 @@ use axum::{
 use model::chat::UnixSeconds;
 use serde_json::{Value, json};
 use serving::{ServedModel, engine::upstream::UpstreamSettings};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::StreamExt;
 
 use crate::support::{MODEL, byte_folder};
@@ -64,7 +64,7 @@ pub(crate) struct Heard {
 pub(crate) struct ScriptedServer {
     pub(crate) url: String,
     pub(crate) heard: Arc<Heard>,
-    task: JoinHandle<()>,
+    _serving: JoinSet<()>,
 }
 
 /// An answer that is being sent.
@@ -104,8 +104,9 @@ impl ScriptedServer {
             connected.connections.fetch_add(1, Ordering::SeqCst);
         });
         let router = Router::new().fallback(any(handler));
-        let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-        Self { url, heard, task }
+        let mut serving = JoinSet::new();
+        serving.spawn(async { axum::serve(listener, router).await.unwrap() });
+        Self { url, heard, _serving: serving }
     }
 
     pub(crate) fn settings(&self) -> UpstreamSettings {
@@ -130,12 +131,6 @@ impl ScriptedServer {
 
     pub(crate) fn bodies(&self) -> Vec<Value> {
         self.heard.bodies.lock().unwrap().clone()
-    }
-}
-
-impl Drop for ScriptedServer {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
