@@ -19,7 +19,7 @@ demo:
 
 # Without the data, what needs anvil or PostgreSQL still runs: both are there. The contracts' own tests come last: they run on
 # the bytecode of EigenLayer's core that the ones before them fetched.
-test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf $(VENV)/openai)
+test: $(if $(WITH_SHARED),$(HALLMARK_SMOLLM2)/model.gguf $(VENV)/openai $(VENV)/xllamacpp)
 	licensing-contracts/script/setup
 	HALLMARK_ANVIL="$$(ls $(CURDIR)/licensing-contracts/node_modules/@foundry-rs/anvil-*/bin/anvil)" \
 	serving/script/with-postgres cargo test --release --workspace -- $(if $(WITH_SHARED),--include-ignored)
@@ -36,6 +36,12 @@ $(HALLMARK_SMOLLM2)/model.gguf:
 $(VENV)/openai:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet openai
+	touch $@
+
+# llama.cpp's own server, as an engine to stand in front of.
+$(VENV)/xllamacpp:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet xllamacpp
 	touch $@
 
 lint:

@@ -2,6 +2,7 @@
 
 pub mod builtin;
 mod channel;
+pub mod upstream;
 
 use std::{
     error::Error,
@@ -60,6 +61,27 @@ pub struct GenerationRequest {
     /// Requests of one scope may reuse what the engine keeps of each other's prompts, which shows in their times and in
     /// [`CompletionEvent::Cached`]. Without a scope nothing is shared and nothing is kept.
     pub cache_scope: Option<Arc<str>>,
+}
+
+impl GenerationRequest {
+    /// Whether an engine of so many tokens can do this at all.
+    fn check(&self, context: usize, vocabulary: usize) -> Result<(), EngineError> {
+        let (prompt, completion) = (self.prompt.len(), self.max_tokens.get());
+        if prompt == 0 {
+            return Err(EngineError::EmptyPrompt);
+        }
+        if prompt.saturating_add(completion) > context {
+            return Err(EngineError::ContextExceeded { prompt, completion, context });
+        }
+        let unknown = |id: &u32| usize::try_from(*id).is_ok_and(|id| id >= vocabulary);
+        if let Some(id) = self.prompt.iter().copied().find(unknown) {
+            return Err(EngineError::UnknownToken { id, vocabulary });
+        }
+        match self.adjustments.bias.keys().copied().find(unknown) {
+            Some(id) => Err(EngineError::UnknownBias { id, vocabulary }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The prompt is private: only its length is printed.
@@ -125,6 +147,33 @@ pub enum EngineError {
         /// How many there may be.
         most: usize,
     },
+    /// The engine cannot do what a parameter of the request asks for.
+    #[error("the engine does not know the parameter {parameter}")]
+    Unsupported {
+        /// The parameter, by the name that clients give it.
+        parameter: &'static str,
+    },
+    /// The server that the engine stands for did not begin to answer.
+    #[error("the engine's server cannot be reached or is failing")]
+    Unreachable {
+        /// What happened.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// That server does not accept what the host sends it.
+    #[error("the engine's server refused a request")]
+    Refused {
+        /// What it answered.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// That server's answer broke off, or makes no sense.
+    #[error("the engine's server gave no whole answer")]
+    Broken {
+        /// What is wrong with it.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// Computing the next token failed.
     #[error("failed to compute the next token")]
     Compute {
@@ -138,11 +187,18 @@ impl EngineError {
     /// Whether the same request may succeed later or elsewhere without a change.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::QueueFull { .. } | Self::Draining | Self::Stopped | Self::Compute { .. } => true,
+            Self::QueueFull { .. }
+            | Self::Draining
+            | Self::Stopped
+            | Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::Compute { .. } => true,
             Self::ContextExceeded { .. }
             | Self::EmptyPrompt
             | Self::UnknownToken { .. }
             | Self::UnknownBias { .. }
+            | Self::Unsupported { .. }
+            | Self::Refused { .. }
             | Self::TooManyChoices { .. } => false,
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     io,
     num::NonZeroUsize,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -20,6 +21,7 @@ use crate::{
     engine::{
         Engine,
         builtin::{BuiltinEngine, BuiltinSettings},
+        upstream::{UpstreamEngine, UpstreamSettings, UpstreamStartError},
     },
     metering::{Metering, lease::ServedLease},
     metrics::Metrics,
@@ -70,6 +72,39 @@ impl ServedModel {
             manifest: Some(model.manifest_digest),
             lease: None,
             engine: Arc::new(BuiltinEngine::start(model, settings)?),
+        })
+    }
+
+    /// Puts a model up that another server runs. Its tokenizer and chat template are those in `folder`, where no weights
+    /// are needed; the server knows itself which tokens end an answer.
+    ///
+    /// # Errors
+    /// When a file cannot be used, or the server is not there, does not have the model, or does not say what it must.
+    pub async fn upstream(
+        id: impl Into<String>,
+        folder: &Path,
+        created: UnixSeconds,
+        settings: &UpstreamSettings,
+    ) -> Result<Self, UpstreamStartError> {
+        let server = || Arc::new(settings.base.clone());
+        let tokenizer =
+            Tokenizer::load(folder).map_err(|source| UpstreamStartError::Tokenizer { server: server(), source })?;
+        let chat_template = ChatTemplate::load(folder)
+            .map_err(|source| UpstreamStartError::ChatTemplate { server: server(), source })?;
+        let engine = UpstreamEngine::connect(settings, tokenizer.clone()).await?;
+        let name = engine.model().owner.as_deref().unwrap_or("unknown");
+        Ok(Self {
+            id: id.into(),
+            created,
+            // Nobody tells whether the weights change.
+            system_fingerprint: None,
+            tokenizer,
+            chat_template,
+            stop_tokens: Arc::from([]),
+            engine_name: format!("hallmark {} upstream {name}", env!("CARGO_PKG_VERSION")),
+            manifest: None,
+            lease: None,
+            engine: Arc::new(engine),
         })
     }
 }
@@ -165,13 +200,7 @@ impl AppState {
     }
 
     /// The same, with bills for the models that are served under leases.
-    pub fn metered(
-        models: Vec<ServedModel>,
-        limits: Limits,
-        clock: Clock,
-        seed: u64,
-        metering: Arc<Metering>,
-    ) -> Self {
+    pub fn metered(models: Vec<ServedModel>, limits: Limits, clock: Clock, seed: u64, metering: Arc<Metering>) -> Self {
         Self::with_metering(models, limits, clock, seed, Some(metering))
     }
 

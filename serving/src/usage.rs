@@ -42,16 +42,16 @@ impl Usage {
 }
 
 /// Tokens of a completion: those that the model's own tokenizer makes of its text, but never more than were `generated`,
-/// where the engine tells. A text can be written with more tokens than the model took for it, and a customer must not
+/// or may have been where the engine does not tell. A text can be written with more tokens than the model took for it, and a customer must not
 /// pay for what nobody computed.
 pub fn completion_tokens(
     tokenizer: &Tokenizer,
     text: &str,
-    generated: Option<TokenCount>,
+    generated: TokenCount,
 ) -> Result<TokenCount, TokenizerError> {
     let ids = tokenizer.encode(text, SpecialTokens::Omit)?;
     let counted = token_count(ids.len());
-    Ok(generated.map_or(counted, |generated| generated.min(counted)))
+    Ok(generated.min(counted))
 }
 
 /// A length as a count of tokens.
@@ -79,9 +79,8 @@ mod tests {
         let text = "the king and the queen";
         let ids = tokenizer.encode(text, SpecialTokens::Omit).unwrap().len();
         let counted = |generated| completion_tokens(&tokenizer, text, generated).unwrap();
-        assert_eq!(counted(None), token_count(ids));
-        assert_eq!(counted(Some(count(1000))), token_count(ids));
-        assert_eq!(counted(Some(count(1))), count(1));
-        assert_eq!(completion_tokens(&tokenizer, "", Some(count(7))).unwrap(), TokenCount::ZERO);
+        assert_eq!(counted(count(1000)), token_count(ids));
+        assert_eq!(counted(count(1)), count(1));
+        assert_eq!(completion_tokens(&tokenizer, "", count(7)).unwrap(), TokenCount::ZERO);
     }
 }

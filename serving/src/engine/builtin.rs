@@ -126,25 +126,6 @@ impl BuiltinEngine {
             tracing::error!("the engine's thread panicked");
         }
     }
-
-    fn check(&self, request: &GenerationRequest) -> Result<(), EngineError> {
-        let (prompt, completion) = (request.prompt.len(), request.max_tokens.get());
-        if prompt == 0 {
-            return Err(EngineError::EmptyPrompt);
-        }
-        if prompt.saturating_add(completion) > self.context_length {
-            return Err(EngineError::ContextExceeded { prompt, completion, context: self.context_length });
-        }
-        let vocabulary = self.vocabulary;
-        let unknown = |id: &u32| usize::try_from(*id).is_ok_and(|id| id >= vocabulary);
-        if let Some(id) = request.prompt.iter().copied().find(unknown) {
-            return Err(EngineError::UnknownToken { id, vocabulary });
-        }
-        match request.adjustments.bias.keys().copied().find(unknown) {
-            Some(id) => Err(EngineError::UnknownBias { id, vocabulary }),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Engine for BuiltinEngine {
@@ -153,7 +134,7 @@ impl Engine for BuiltinEngine {
     }
 
     fn submit(&self, request: GenerationRequest) -> Result<Vec<CompletionStream>, EngineError> {
-        self.check(&request)?;
+        request.check(self.context_length, self.vocabulary)?;
         let choices = request.choices.get();
         let request = Arc::new(request);
         let (admissions, streams) = (0..choices)

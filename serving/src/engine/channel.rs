@@ -67,6 +67,7 @@ pub struct ReportedUsage {
 #[derive(Debug)]
 pub struct CompletionStream {
     events: mpsc::Receiver<Result<CompletionEvent, EngineError>>,
+    max_tokens: NonZeroUsize,
 }
 
 impl CompletionStream {
@@ -78,6 +79,11 @@ impl CompletionStream {
     /// [`next`](Self::next) for whoever reads several completions at once.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<CompletionEvent, EngineError>> {
         self.events.poll_recv(context).map(|event| event.unwrap_or(Err(EngineError::Stopped)))
+    }
+
+    /// Most tokens that the completion may have.
+    pub fn max_tokens(&self) -> NonZeroUsize {
+        self.max_tokens
     }
 
     /// Tells the engine that nothing more will be read.
@@ -102,7 +108,7 @@ const OTHER_EVENTS: usize = 2;
 pub fn completion_channel(max_tokens: NonZeroUsize) -> (CompletionSender, CompletionStream) {
     let capacity = max_tokens.get().saturating_add(OTHER_EVENTS).min(tokio::sync::Semaphore::MAX_PERMITS);
     let (sender, receiver) = mpsc::channel(capacity);
-    (CompletionSender { events: sender }, CompletionStream { events: receiver })
+    (CompletionSender { events: sender }, CompletionStream { events: receiver, max_tokens })
 }
 
 impl CompletionSender {
@@ -121,6 +127,11 @@ impl CompletionSender {
     pub async fn text(&self, text: String) {
         // Closed means abandoned; whoever sends looks at `is_abandoned`.
         self.events.send(Ok(CompletionEvent::Text(text))).await.ok();
+    }
+
+    /// [`cached`](Self::cached) for a completion of text. Waits as [`text`](Self::text) does.
+    pub async fn cached_of_text(&self, tokens: TokenCount) {
+        self.events.send(Ok(CompletionEvent::Cached(tokens))).await.ok();
     }
 
     /// Waits until nobody reads any more.

@@ -280,7 +280,7 @@ fn log(ending: &Ending, model: &ServedModel) {
     );
     for (index, choice) in choices.iter().enumerate() {
         let counted = ReportedUsage { prompt, completion: choice.completion };
-        if let Some(reported) = choice.reported.filter(|reported| *reported != counted) {
+        if let Some(reported) = choice.reported.filter(|reported| !agrees(*reported, counted, choice.finish)) {
             tracing::warn!(
                 request.id = %request,
                 ?reported,
@@ -293,6 +293,14 @@ fn log(ending: &Ending, model: &ServedModel) {
             );
         }
     }
+}
+
+/// Whether an engine's own figure is the host's. Engines also count the token with which the model ends an answer, which
+/// no text shows.
+fn agrees(reported: ReportedUsage, counted: ReportedUsage, finish: Option<FinishReason>) -> bool {
+    let ended = u64::from(finish == Some(FinishReason::Stop));
+    let more = reported.completion.get().checked_sub(counted.completion.get());
+    reported.prompt == counted.prompt && more.is_some_and(|more| more <= ended)
 }
 
 /// The text that was handed to the connection, for each choice, until the account is closed. Clones share it. No

@@ -315,7 +315,25 @@ impl ApiError {
                 let message = format!("This server generates at most {most} completions for one request.");
                 Self::invalid("invalid_value", message).about("n")
             }
-            error @ (EngineError::Stopped | EngineError::Compute { .. }) => {
+            EngineError::Unsupported { parameter } => Self::unsupported(parameter, "null"),
+            error @ EngineError::Unreachable { .. } => {
+                let message = "The engine behind this server is not available. Try again later, or send the request to \
+                               another one.";
+                let mut unavailable = Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "server_error",
+                    "engine_unavailable",
+                    message.to_owned(),
+                );
+                unavailable.retry_after = Some(retry_after);
+                unavailable.caused_by(error)
+            }
+            error @ EngineError::Refused { .. } => {
+                let message =
+                    "The engine behind this server did not accept this request. Its operator has to find out why.";
+                Self::internal(message).with_retry(Retry::Never).caused_by(error)
+            }
+            error @ (EngineError::Stopped | EngineError::Broken { .. } | EngineError::Compute { .. }) => {
                 let message = "The engine failed while it worked on this request. Send the request again.";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "engine_error", message.to_owned())
                     .caused_by(error)

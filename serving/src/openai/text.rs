@@ -9,7 +9,10 @@ use super::{
     attribution::{Attribution, TextToken},
     stop::{Matched, StopMatcher},
 };
-use crate::engine::{CompletionEvent, CompletionStream, EngineError, Finish, FinishReason, GeneratedToken};
+use crate::{
+    engine::{CompletionEvent, CompletionStream, EngineError, Finish, FinishReason, GeneratedToken},
+    usage::token_count,
+};
 
 /// Text, and the tokens that it is made of if log-probabilities are wanted. No `Debug`: it holds text.
 #[derive(Default)]
@@ -41,20 +44,14 @@ pub(super) enum TextEvent {
 }
 
 /// What an engine has told about a completion so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Tokens that were generated for what has been said; `None` from an engine that yields text.
-    pub(super) generated: Option<TokenCount>,
+    /// Tokens that were generated for what has been said; from an engine that yields text, the most that can have been.
+    pub(super) generated: TokenCount,
     /// Tokens of the prompt that came from a cache.
     pub(super) cached: TokenCount,
     /// The end, once it is there.
     pub(super) finish: Option<Finish>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { generated: Some(TokenCount::ZERO), cached: TokenCount::ZERO, finish: None }
-    }
 }
 
 /// The text of one completion. Dropping it cancels the completion. No `Debug`: it holds text.
@@ -114,7 +111,7 @@ impl TextStream {
                 self.pass(&text)
             }
             CompletionEvent::Text(text) => {
-                self.progress.generated = None;
+                self.progress.generated = token_count(self.events.max_tokens().get());
                 self.pass(&text)
             }
             CompletionEvent::Finished(finish) => self.end(finish),
@@ -122,8 +119,8 @@ impl TextStream {
     }
 
     fn decode(&mut self, token: &GeneratedToken) -> String {
-        let more = |count: TokenCount| count.checked_add(TokenCount::new(1)).unwrap_or(count);
-        self.progress.generated = self.progress.generated.map(more);
+        let generated = self.progress.generated;
+        self.progress.generated = generated.checked_add(TokenCount::new(1)).unwrap_or(generated);
         let text = self.decoder.push(token.id).unwrap_or_default();
         if let (Some(attribution), Some(likelihood)) = (&mut self.attribution, &token.likelihood) {
             attribution.token(token.id, likelihood, &text);

@@ -11,6 +11,7 @@ use licensing_contracts::{
     devnet::{HOST, LEASE_KEY},
 };
 use serde_json::json;
+use serving::engine::upstream::UpstreamSettings;
 use tracing::{
     Event, Id, Metadata, Subscriber,
     field::{Field, Visit},
@@ -20,6 +21,7 @@ use tracing::{
 use crate::{
     metered::world::{World, eventually},
     support::{Ending, Host, ScriptedEngine, byte_model, chat_body, completion_body, with},
+    upstream::scripted::{Reply, ScriptedServer, done, ended, event, text, usage},
 };
 
 /// Keeps everything that this project's code logs, whatever its level.
@@ -110,6 +112,19 @@ async fn logs_hold_counts_and_never_texts_or_keys() {
         let broken = host.post("/v1/completions", &json!(null)).body("{\"prompt\": \"zanzibar").send();
         assert_eq!(broken.await.unwrap().status(), 400);
     }
+    for reply in [
+        Reply::Status(418),
+        Reply::Stream(vec![text("zanzibar-answer"), event(r#"{"choices": "zanzibar-answer"}"#)]),
+        Reply::Stream(vec![text("zanzibar-answer"), ended("stop"), usage(98, 99, 0), done()]),
+    ] {
+        let server = ScriptedServer::start(reply).await;
+        let settings = UpstreamSettings { key: Some("zanzibar-key".into()), ..server.settings() };
+        let host = Host::start(server.model_with(&settings).await).await;
+        for stream in [false, true] {
+            let body = with(completion_body("zanzibar-prompt"), json!({"stream": stream}));
+            host.send("/v1/completions", &body).await.text().await.unwrap();
+        }
+    }
     let secrets = metered().await;
     let log = log.0.lock().unwrap().clone();
     for secret in secrets {
@@ -118,5 +133,8 @@ async fn logs_hold_counts_and_never_texts_or_keys() {
     assert!(log.contains("report of epoch"), "settlement is logged");
     assert!(log.contains("30 completion tokens"), "{log}");
     assert!(log.contains("secret words of the engine"), "the failure's cause: {log}");
+    assert!(log.contains("the server answered with status 418"), "{log}");
+    assert!(log.contains("JSON of another form than OpenAI's, at line 1"), "{log}");
+    assert!(log.contains("the engine reports 98 prompt and 99 completion tokens, the host counts 15 and 15"), "{log}");
     assert!(!log.contains("zanzibar"), "{log}");
 }

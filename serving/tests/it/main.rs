@@ -17,4 +17,5 @@ mod refusals;
 mod shutdown;
 mod support;
 mod text_engines;
+mod upstream;
 mod wire;

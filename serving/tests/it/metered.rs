@@ -7,4 +7,5 @@ mod operating;
 mod paying;
 mod refusing;
 mod settling;
+mod upstream;
 pub(crate) mod world;

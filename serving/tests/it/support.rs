@@ -20,6 +20,7 @@ use serving::{
         GenerationRequest, ReportedUsage, builtin::BuiltinSettings, completion_channel,
     },
 };
+use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -27,8 +28,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) const END_OF_TURN: u32 = 257;
 pub(crate) const MODEL: &str = "bytes";
 
-/// A model whose token ids are the bytes of its text, in front of `engine`.
-pub(crate) fn byte_model(engine: Arc<dyn Engine>) -> ServedModel {
+/// The tokenizer and the chat template of a model whose token ids are the bytes of its text.
+pub(crate) fn byte_folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     // GPT-2's alphabet: printable Latin-1 stands for itself, the rest for U+0100 onwards.
     let mut next = 0x100;
@@ -55,6 +56,12 @@ pub(crate) fn byte_model(engine: Arc<dyn Engine>) -> ServedModel {
                     {% if add_generation_prompt %}<|turn|>assistant:{% endif %}";
     fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
     fs::write(folder.path().join("tokenizer_config.json"), json!({"chat_template": template}).to_string()).unwrap();
+    folder
+}
+
+/// A model whose token ids are the bytes of its text, in front of `engine`.
+pub(crate) fn byte_model(engine: Arc<dyn Engine>) -> ServedModel {
+    let folder = byte_folder();
     ServedModel {
         id: MODEL.to_owned(),
         created: UnixSeconds(1_600_000_000),
@@ -305,7 +312,8 @@ pub(crate) async fn answer(response: Response) -> String {
 /// TLS that nobody uses here must be chosen all the same.
 pub(crate) fn install_tls() {
     static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
+    // An engine in front of another server may have been faster.
+    PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
 }
 
 /// The JSON events of a stream, without `[DONE]`.

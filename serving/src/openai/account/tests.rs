@@ -16,7 +16,7 @@ use crate::{
 const TEXT: &str = "the king and the queen";
 
 fn generated(tokens: usize) -> Progress {
-    Progress { generated: Some(token_count(tokens)), ..Progress::default() }
+    Progress { generated: token_count(tokens), ..Progress::default() }
 }
 
 fn figures(ending: &Ending) -> (u64, u64, u64) {
@@ -66,10 +66,12 @@ async fn dropped_account_is_closed_with_what_was_delivered_until_then() {
 }
 
 #[tokio::test]
-async fn engine_of_text_is_billed_by_its_text() {
+async fn engine_s_own_figure_is_not_billed() {
     let recorder = Recorder::new(|| Ok(None));
     let mut account = account(&state(Limits::default()), &recorder, 1);
-    account.note(0, Progress { generated: None, ..Progress::default() });
+    let reported = ReportedUsage { prompt: token_count(1), completion: token_count(1) };
+    let finish = Finish { reason: FinishReason::Stop, reported: Some(reported) };
+    account.note(0, Progress { finish: Some(finish), ..generated(100) });
     assert!(account.delivered().add(0, TEXT));
     let closed = account.close().await.unwrap();
     assert_eq!(closed.usage.completion(), token_count(ids(TEXT).len()));
