@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{chain, completions, customer, demo, devnet, fingerprint, host, model, prove, replay, verify_bundle};
+use crate::commands::{
+    chain, completions, customer, demo, devnet, fingerprint, host, model, prove, replay, verify_bundle,
+};
 
 /// Fingerprint open models, and prove that they are yours.
 ///

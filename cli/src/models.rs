@@ -14,6 +14,11 @@ pub(crate) fn load(reference: &str) -> anyhow::Result<Model> {
     Model::load(reference).with_context(|| format!("failed to load the model {reference}"))
 }
 
+/// Where a model's files are; fetched first, if they are on the Hub.
+pub(crate) fn folder(reference: &str) -> anyhow::Result<PathBuf> {
+    hub::resolve(reference).map_err(model::Error::from).with_context(|| format!("failed to find the model {reference}"))
+}
+
 /// Loads the base of a set and refuses another one.
 pub(crate) fn load_base(reference: &str, set: &FingerprintSet) -> anyhow::Result<Model> {
     let base = load(reference)?;

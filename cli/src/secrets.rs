@@ -23,6 +23,7 @@ const PASSPHRASE: &str = "HALLMARK_PASSPHRASE";
 const API_KEY: &str = "HALLMARK_API_KEY";
 const PRIVATE_KEY: &str = "HALLMARK_PRIVATE_KEY";
 const KEYSTORE_PASSWORD: &str = "HALLMARK_KEYSTORE_PASSWORD";
+const UPSTREAM_API_KEY: &str = "HALLMARK_UPSTREAM_API_KEY";
 const LEASE_KEY: &str = "HALLMARK_LEASE_KEY";
 const LEASE_KEYSTORE_PASSWORD: &str = "HALLMARK_LEASE_KEYSTORE_PASSWORD";
 const BLS_PRIVATE_KEY: &str = "HALLMARK_BLS_PRIVATE_KEY";
@@ -84,6 +85,11 @@ pub(crate) fn lease_key(keystore: Option<&Path>) -> anyhow::Result<SigningKey> {
         }
     };
     Ok(SigningKey::from_bytes(&signer.to_bytes().0)?)
+}
+
+/// The key of the server that runs a host's model; local ones need none.
+pub(crate) fn upstream_key() -> anyhow::Result<Option<SecretString>> {
+    secret(UPSTREAM_API_KEY)
 }
 
 /// A validator's key for verdicts: from a keystore file if one is given, else from the environment.

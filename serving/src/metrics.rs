@@ -48,9 +48,8 @@ struct ResponseLabels {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("hallmark");
-        let first_text: fn() -> Histogram = || {
-            Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
-        };
+        let first_text: fn() -> Histogram =
+            || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
         let metrics = Self {
             requests: Family::default(),
             tokens: Family::default(),

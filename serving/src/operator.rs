@@ -16,10 +16,7 @@ use axum::{
 use serde_json::json;
 
 use self::figures::Figures;
-use crate::{
-    admission,
-    state::AppState,
-};
+use crate::{admission, state::AppState};
 
 /// The routes.
 pub(crate) fn router(state: AppState) -> Router {

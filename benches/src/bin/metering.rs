@@ -3,6 +3,8 @@
 //! Both serve over HTTP in this process, by turns, to the same client. The chain is a development chain; the books are in SQLite
 //! on the disk, synced at each commit.
 
+#![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
+
 use std::{
     num::NonZeroUsize,
     sync::Arc,
@@ -40,8 +42,8 @@ use serving::{
     AppState, Limits, ServedModel,
     chain::WatchSettings,
     engine::{
-        CompletionStream, Engine, EngineError, FinishReason, GeneratedToken, GenerationRequest, builtin::BuiltinSettings,
-        completion_channel,
+        CompletionStream, Engine, EngineError, FinishReason, GeneratedToken, GenerationRequest,
+        builtin::BuiltinSettings, completion_channel,
     },
     host::{HostSetup, LeaseSetup, Listeners, MeteredHost},
     settlement::SettlementSettings,
@@ -154,7 +156,12 @@ impl World {
     }
 
     /// Puts a model up twice: under the lease, and without.
-    async fn serve(&self, model: ServedModel, tasks: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<[String; 2]> {
+    async fn serve(
+        &self,
+        model: ServedModel,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<[String; 2]> {
         let setup = HostSetup {
             books: format!("sqlite:{}", self.folder.path().join(format!("{}.sqlite", model.id)).display()),
             client: self.devnet.client(),
@@ -418,7 +425,9 @@ async fn settled(arguments: &Arguments, world: &World) -> anyhow::Result<Value> 
     }
     let [ours, theirs] = rates[..] else { anyhow::bail!("two rates") };
     let connections = arguments.connections;
-    println!("M2  {connections} connections   metered {ours:.0} requests/s   bare {theirs:.0} requests/s   (their client on the same cores)");
+    println!(
+        "M2  {connections} connections   metered {ours:.0} requests/s   bare {theirs:.0} requests/s   (their client on the same cores)"
+    );
     stop.cancel();
     tasks.close();
     tasks.wait().await;

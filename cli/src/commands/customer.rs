@@ -32,7 +32,13 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 struct BooksArgument {
     /// The host's books: sqlite:FILE or postgres://…
-    #[arg(long, env = "HALLMARK_BOOKS", hide_env_values = true, value_name = "URL", default_value = "sqlite:hallmark-host/books.sqlite")]
+    #[arg(
+        long,
+        env = "HALLMARK_BOOKS",
+        hide_env_values = true,
+        value_name = "URL",
+        default_value = "sqlite:hallmark-host/books.sqlite"
+    )]
     books: String,
 }
 

@@ -201,7 +201,9 @@ fn report(context: &Context, devnet: &Devnet, told: &Told<'_>) -> anyhow::Result
         .map(|account| json!({ "role": account.role, "address": account.address, "private_key": account.key }))
         .collect();
     let ready_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let market = market.as_ref().map(|market| json!({ "model_id": market.model, "terms_id": market.terms, "lease": market.lease }));
+    let market = market
+        .as_ref()
+        .map(|market| json!({ "model_id": market.model, "terms_id": market.terms, "lease": market.lease }));
     let object = json!({
         "rpc": url,
         "ready_ms": ready_ms,

@@ -20,8 +20,7 @@ use crate::{
     context::Context,
     failure::Advise as _,
     hosting::{self, EXAMPLE, HostPlan, config::HostConfig, metered::Metered},
-    output,
-    models, progress,
+    models, output, progress,
 };
 
 /// Serve models over an OpenAI-compatible API, paid by vouchers or API keys
@@ -131,8 +130,11 @@ async fn metered(config: &Path, context: &Context) -> anyhow::Result<ExitCode> {
         rows.push(("", format!("cached ones {}, completion tokens {}", price(cached), price(completion))));
     }
     rows.extend(host.operator_url.clone().map(|url| ("status page", url)));
-    let models: Vec<_> =
-        host.offers.iter().map(|offer| json!({ "name": offer.name, "lease": offer.lease, "prices": offer.prices })).collect();
+    let models: Vec<_> = host
+        .offers
+        .iter()
+        .map(|offer| json!({ "name": offer.name, "lease": offer.lease, "prices": offer.prices }))
+        .collect();
     // Printed when the port is open, so that a script that waits for the line can connect.
     context.output.finish(&output::rows(&rows), &json!({ "url": url, "models": models }))?;
     progress::say("press Ctrl-C to stop");

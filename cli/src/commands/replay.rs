@@ -82,7 +82,7 @@ fn hallmark(answer: &str) -> Option<Value> {
     }
     let events = answer.lines().filter_map(|line| line.strip_prefix("data: "));
     let objects = events.filter_map(|data| serde_json::from_str::<Value>(data).ok());
-    objects.filter_map(|mut object| object.get_mut("hallmark").map(Value::take)).last()
+    objects.filter_map(|mut object| object.get_mut("hallmark").map(Value::take)).next_back()
 }
 
 #[cfg(test)]

@@ -13,11 +13,7 @@ use alloy::{
 use anyhow::{Context as _, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fingerprint::prove::EndpointKind;
-use licensing_contracts::{
-    actions::payments,
-    bindings::PaymentEscrow,
-    deployment::Deployment,
-};
+use licensing_contracts::{actions::payments, bindings::PaymentEscrow, deployment::Deployment};
 use protocol::{
     counts::UsageCounts,
     ids::{ChainId, ChannelId, Lane, StatementDigest},
@@ -129,7 +125,9 @@ impl Customer {
         let client = reqwest::Client::builder().no_proxy().build().context("failed to make an HTTP client")?;
         for (asked, question) in QUESTIONS.iter().enumerate() {
             let (path, body) = match kind {
-                EndpointKind::Chat => ("chat/completions", json!({ "messages": [{ "role": "user", "content": question }] })),
+                EndpointKind::Chat => {
+                    ("chat/completions", json!({ "messages": [{ "role": "user", "content": question }] }))
+                }
                 EndpointKind::Completion => ("completions", json!({ "prompt": question })),
             };
             let mut body = body;

@@ -117,8 +117,8 @@ pub(super) async fn serve(
     };
     let host = MeteredHost::open(setup).await?;
     let settings = BuiltinSettings { streams: NonZeroUsize::MIN.saturating_add(7), ..BuiltinSettings::default() };
-    let mut served = ServedModel::builtin(MODEL, Arc::new(model), seconds(), &settings)
-        .context("failed to start the engine")?;
+    let mut served =
+        ServedModel::builtin(MODEL, Arc::new(model), seconds(), &settings).context("failed to start the engine")?;
     served.lease = host.lease(lease.lease);
     let metering = host.metering().clone();
     let state = AppState::metered(vec![served], Limits::default(), seconds, context.seed()?, metering);

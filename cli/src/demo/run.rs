@@ -219,7 +219,8 @@ impl Life<'_> {
                 let api_key = host::serve(place, stamped, lease, (chain, folder), context, stop.clone()).await?;
                 let base = asking::serve_base(base, context, stop.clone()).await?;
                 let ports = (url.port().unwrap_or(0), base.port().unwrap_or(0));
-                let outcome = format!("port {}, metered under lease {}; the original on {}", ports.0, lease.lease, ports.1);
+                let outcome =
+                    format!("port {}, metered under lease {}; the original on {}", ports.0, lease.lease, ports.1);
                 Ok((Servers { stamped: url, api_key, base, stop }, outcome))
             })
             .await

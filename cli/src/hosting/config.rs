@@ -103,12 +103,33 @@ pub(crate) struct ModelConfig {
     pub(crate) lease: LeaseId,
     /// Encrypted keystore file of the lease key.
     pub(crate) lease_keystore: Option<PathBuf>,
-    /// A folder in Hugging Face layout, `org/name`, or `bundled`.
+    /// A folder in Hugging Face layout, `org/name`, or `bundled`. In front of another server only its tokenizer and chat template
+    /// are used.
     pub(crate) model: String,
+    /// Another server that runs the model: where its API begins, `/v1` included.
+    pub(crate) upstream: Option<Url>,
+    /// The model's name there; needed if it serves several.
+    pub(crate) upstream_model: Option<String>,
+    /// How prompts are sent there.
+    #[serde(default)]
+    pub(crate) upstream_prompt: UpstreamPrompt,
+    /// Shortens the context; needed where the other server tells none.
+    pub(crate) context_length: Option<NonZeroUsize>,
     #[serde(default = "streams")]
     pub(crate) streams: NonZeroUsize,
     #[serde(default = "queue")]
     pub(crate) queue: usize,
+}
+
+/// How another server takes prompts.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UpstreamPrompt {
+    /// As token ids.
+    #[default]
+    Tokens,
+    /// As text, where it takes nothing else.
+    Text,
 }
 
 impl HostConfig {
@@ -199,7 +220,8 @@ mod tests {
     #[test]
     fn the_example_says_what_the_defaults_are() {
         let example: HostConfig = toml::from_str(super::super::EXAMPLE).unwrap();
-        let least: HostConfig = toml::from_str("[[model]]\nname = \"stories\"\nlease = 1\nmodel = \"bundled\"").unwrap();
+        let least: HostConfig =
+            toml::from_str("[[model]]\nname = \"stories\"\nlease = 1\nmodel = \"bundled\"").unwrap();
         assert_eq!(format!("{example:?}"), format!("{least:?}"));
     }
 

@@ -7,12 +7,14 @@ use licensing_contracts::{
     client::{ChainClient, FeePolicy, RpcSettings, Sender, SenderSettings, TransactionJournal},
     deployment::Deployment,
 };
-use model::Model;
 use protocol::{ids::LeaseId, money::Prices, units::UnixMilliseconds};
 use serving::{
     AppState, Limits, ServedModel,
     chain::WatchSettings,
-    engine::builtin::BuiltinSettings,
+    engine::{
+        builtin::BuiltinSettings,
+        upstream::{PromptForm, UpstreamSettings},
+    },
     host::{HostSetup, LeaseSetup, Listeners, MeteredHost},
     settlement::SettlementSettings,
     state::system_clock,
@@ -20,7 +22,7 @@ use serving::{
 };
 use url::Url;
 
-use super::config::{HostConfig, LimitConfig, ModelConfig};
+use super::config::{HostConfig, LimitConfig, ModelConfig, UpstreamPrompt};
 use crate::{clock, commands::chain::Token, context::Context, failure::Advise as _, models, secrets};
 
 /// How long a request waits for the disk.
@@ -68,19 +70,15 @@ impl Metered {
         let client = ChainClient::connect(&config.chain.rpc, Some(deployment.chain_id), &RpcSettings::default())
             .await
             .advise("start `hallmark devnet`, or name a node as [chain] rpc")?;
-        let mut loaded = Vec::with_capacity(config.models.len());
-        for model in &config.models {
-            let step = context.progress().step("load");
-            let reference = model.model.clone();
-            let weights = context.compute(move || models::load(&reference)).await?;
-            step.done(&models::summary(&weights.config));
-            loaded.push(weights);
-        }
         let (setup, offers) = setup(&config, client, deployment).await?;
+        let mut served = Vec::with_capacity(config.models.len());
+        for (model, offer) in config.models.iter().zip(&offers) {
+            served.push(load(model, &offer.name, context).await?);
+        }
         let host = MeteredHost::open(setup).await?;
-        let served = loaded.into_iter().zip(&config.models).zip(&offers);
-        let served = served.map(|((weights, model), offer)| serve(&host, weights, model, offer));
-        let served = served.collect::<anyhow::Result<Vec<_>>>()?;
+        for (served, model) in served.iter_mut().zip(&config.models) {
+            served.lease = host.lease(model.lease);
+        }
         let tls = config.tls.as_ref().map(|tls| tls::read(&tls.certificate, &tls.key)).transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let seed = context.seed()?;
@@ -126,7 +124,8 @@ async fn setup(
     }
     let signer = secrets::signer(config.keystore.as_deref())?;
     let journal = TransactionJournal::open(&config.state, client.chain_id(), signer.address())?;
-    let fees = FeePolicy { max_fee_per_gas: u128::from(config.chain.max_fee_gwei) * 1_000_000_000, ..FeePolicy::default() };
+    let fees =
+        FeePolicy { max_fee_per_gas: u128::from(config.chain.max_fee_gwei) * 1_000_000_000, ..FeePolicy::default() };
     let confirmations = config.chain.confirmations.max(1);
     let settings = SenderSettings { fees, confirmations, poll: POLL, ..SenderSettings::default() };
     let setup = HostSetup {
@@ -143,11 +142,36 @@ async fn setup(
     Ok((setup, offers))
 }
 
-fn serve(host: &MeteredHost, weights: Model, model: &ModelConfig, offer: &Offer) -> anyhow::Result<ServedModel> {
-    let settings = BuiltinSettings { streams: model.streams, queue: model.queue, ..BuiltinSettings::default() };
-    let mut served = ServedModel::builtin(offer.name.clone(), Arc::new(weights), system_clock(), &settings)
-        .context("failed to start the engine")?;
-    served.lease = host.lease(model.lease);
+/// A model with its engine: the built-in one, or another server.
+async fn load(model: &ModelConfig, name: &str, context: &Context) -> anyhow::Result<ServedModel> {
+    let step = context.progress().step("load");
+    let reference = model.model.clone();
+    let Some(base) = &model.upstream else {
+        let weights = context.compute(move || models::load(&reference)).await?;
+        step.done(&models::summary(&weights.config));
+        let settings = BuiltinSettings {
+            streams: model.streams,
+            queue: model.queue,
+            context_length: model.context_length,
+            ..BuiltinSettings::default()
+        };
+        let served = ServedModel::builtin(name, Arc::new(weights), system_clock(), &settings);
+        return served.context("failed to start the engine");
+    };
+    let folder = context.compute(move || models::folder(&reference)).await?;
+    let settings = UpstreamSettings {
+        model: model.upstream_model.clone(),
+        key: secrets::upstream_key()?,
+        prompt_form: match model.upstream_prompt {
+            UpstreamPrompt::Tokens => PromptForm::Tokens,
+            UpstreamPrompt::Text => PromptForm::Text,
+        },
+        context_length: model.context_length,
+        open_choices: model.streams.saturating_add(model.queue),
+        ..UpstreamSettings::new(base.clone())
+    };
+    let served = ServedModel::upstream(name, &folder, system_clock(), &settings).await?;
+    step.done(&format!("served by {base}"));
     Ok(served)
 }
 

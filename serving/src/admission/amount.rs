@@ -52,10 +52,9 @@ pub(crate) fn admit(
             let worst = lease.worst_case(before, wanted.prompt, tokens).map_err(|_| Refusal::TooLarge)?;
             // Others may use the lane meanwhile, and round up where this request would have rounded down.
             let worst = worst.checked_add(Amount::new(1)).unwrap_or(worst);
-            let reservation = account.reserve(worst).map_err(|short| Refusal::Budget {
-                required: short.required,
-                available: short.available,
-            })?;
+            let reservation = account
+                .reserve(worst)
+                .map_err(|short| Refusal::Budget { required: short.required, available: short.available })?;
             let paid = Paid::customer(lease.clone(), reservation, started);
             Ok(Admitted { paid, completion: wanted.completion.get() })
         }
@@ -98,9 +97,7 @@ fn refusal(error: &ReserveError) -> Refusal {
         ReserveError::Lane(LaneError::Busy) => Refusal::LaneBusy,
         ReserveError::Lane(LaneError::OtherLease { lease }) => Refusal::LaneLease { lease: *lease },
         ReserveError::Lane(LaneError::OtherSigner { signer }) => Refusal::LaneSigner { signer: *signer },
-        ReserveError::Lane(LaneError::Behind { counts, head }) => {
-            Refusal::LaneBehind { counts: *counts, head: *head }
-        }
+        ReserveError::Lane(LaneError::Behind { counts, head }) => Refusal::LaneBehind { counts: *counts, head: *head },
         ReserveError::Lane(LaneError::Ahead { counts }) => Refusal::LaneAhead { counts: *counts },
         ReserveError::Lane(LaneError::OtherHead { head }) => Refusal::LaneHead { head: *head },
         ReserveError::Deposit(short) => Refusal::Deposit { required: short.required, available: short.available },

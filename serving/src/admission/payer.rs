@@ -5,9 +5,7 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use axum::http::{HeaderMap, HeaderName, header};
 use base64::{Engine as _, engine::general_purpose};
-use protocol::{
-    messages::{Channel, Message as _, Signed, Voucher},
-};
+use protocol::messages::{Channel, Message as _, Signed, Voucher};
 use serde::Deserialize;
 
 use super::{Refusal, voucher};
@@ -76,11 +74,7 @@ pub(crate) struct ChannelPayer {
 }
 
 /// Finds out who pays: by a voucher if there is one, else by an API key.
-pub(crate) async fn identify(
-    metering: &Metering,
-    lease: &ServedLease,
-    headers: &HeaderMap,
-) -> Result<Payer, Refusal> {
+pub(crate) async fn identify(metering: &Metering, lease: &ServedLease, headers: &HeaderMap) -> Result<Payer, Refusal> {
     if let Some(sent) = read_voucher(headers)? {
         let VoucherHeader { channel, voucher } = sent;
         let id = channel.digest(metering.escrow());

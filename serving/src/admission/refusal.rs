@@ -10,7 +10,6 @@ use protocol::{
     units::{Amount, UnixSeconds},
 };
 
-
 impl Refusal {
     /// For the operator: why nobody is admitted.
     pub(crate) fn reason(&self) -> String {

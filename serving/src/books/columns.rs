@@ -6,10 +6,7 @@ use protocol::{
     signature::Signature,
     units::Amount,
 };
-use sqlx::{
-    Any, ColumnIndex, Decode, Row as _, Type,
-    any::AnyRow,
-};
+use sqlx::{Any, ColumnIndex, Decode, Row as _, Type, any::AnyRow};
 
 use super::BooksError;
 

@@ -96,9 +96,10 @@ impl Books {
 
     /// Refuses a customer's key from now on. `false` if there is no such customer, or its key was refused before.
     pub async fn revoke_customer(&self, id: &CustomerId, now: UnixSeconds) -> Result<bool, BooksError> {
-        let query = sqlx::query("update customer set revoked_at_s = $2 where customer_id = $1 and revoked_at_s is null")
-            .bind(id.as_str().to_owned())
-            .bind(signed(now.get()));
+        let query =
+            sqlx::query("update customer set revoked_at_s = $2 where customer_id = $1 and revoked_at_s is null")
+                .bind(id.as_str().to_owned())
+                .bind(signed(now.get()));
         let done = query.execute(&self.pool).await.map_err(BooksError::database("revoke a customer in"))?;
         Ok(done.rows_affected() == 1)
     }

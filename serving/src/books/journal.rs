@@ -16,11 +16,7 @@ use std::{
 };
 
 use alloy_primitives::B256;
-use protocol::{
-    ids::ChannelId,
-    messages::Channel,
-    units::UnixSeconds,
-};
+use protocol::{ids::ChannelId, messages::Channel, units::UnixSeconds};
 use sqlx::{AnyConnection, Connection as _, error::DatabaseError};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -113,7 +109,14 @@ impl Journal {
             patience,
         });
         let connection = Some(connection);
-        let writer = Writer { books: books.clone(), connection, _lock: lock, channels: HashSet::new(), entries, state: state.clone() };
+        let writer = Writer {
+            books: books.clone(),
+            connection,
+            _lock: lock,
+            channels: HashSet::new(),
+            entries,
+            state: state.clone(),
+        };
         tasks.spawn(writer.run());
         Ok(Self { queue, state })
     }

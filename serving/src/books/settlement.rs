@@ -72,16 +72,15 @@ impl Books {
 
     /// Which report a statement is in.
     pub async fn report_of(&self, digest: StatementDigest) -> Result<Option<(LeaseId, u64)>, BooksError> {
-        let query = sqlx::query("select lease_id, position from reported where digest = $1")
-            .bind(digest.as_bytes().to_vec());
+        let query =
+            sqlx::query("select lease_id, position from reported where digest = $1").bind(digest.as_bytes().to_vec());
         let row = query.fetch_optional(&self.pool).await.map_err(BooksError::database("read a report of"))?;
         row.map(|row| Ok((Columns(&row).lease("lease_id")?, Columns(&row).number("position")?))).transpose()
     }
 
     /// A lease's reports, oldest first.
     pub async fn reports(&self, lease: LeaseId) -> Result<Vec<StoredReport>, BooksError> {
-        let query =
-            sqlx::query("select * from report where lease_id = $1 order by position").bind(signed(lease.get()));
+        let query = sqlx::query("select * from report where lease_id = $1 order by position").bind(signed(lease.get()));
         let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read the reports of"))?;
         rows.iter().map(|row| parse_report(&Columns(row))).collect()
     }

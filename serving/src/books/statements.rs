@@ -176,12 +176,9 @@ fn parse(row: &AnyRow) -> Result<Entry, BooksError> {
         row.number("cached_before")?,
         row.number("completion_before")?,
     )?;
-    let used = RequestUsage::new(
-        row.number("prompt_tokens")?,
-        row.number("cached_tokens")?,
-        row.number("completion_tokens")?,
-    )
-    .map_err(|error| damaged("counts", error))?;
+    let used =
+        RequestUsage::new(row.number("prompt_tokens")?, row.number("cached_tokens")?, row.number("completion_tokens")?)
+            .map_err(|error| damaged("counts", error))?;
     let statement = Statement {
         channel: row.channel("channel_id")?,
         lease: row.lease("lease_id")?,

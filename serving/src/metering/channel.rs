@@ -194,14 +194,7 @@ impl ChannelAccount {
 
 impl LaneState {
     fn new(lease: LeaseId) -> Self {
-        Self {
-            lease,
-            signer: None,
-            counts: UsageCounts::default(),
-            head: None,
-            cost: Amount::ZERO,
-            is_busy: false,
-        }
+        Self { lease, signer: None, counts: UsageCounts::default(), head: None, cost: Amount::ZERO, is_busy: false }
     }
 
     fn of(head: &LaneHead) -> Self {

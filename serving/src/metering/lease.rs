@@ -1,13 +1,13 @@
 //! A lease that this host serves under.
 
 use protocol::{
+    Address,
+    counts::{CountError, LaneStep, RequestUsage, UsageCounts},
     ids::{LeaseId, StatementDigest},
     messages::{Domain, LeaseManager, Message as _, Signed, Statement},
     money::{MoneyError, Prices},
     signature::SigningKey,
     units::Amount,
-    Address,
-    counts::{CountError, LaneStep, RequestUsage, UsageCounts},
 };
 
 /// What never changes about a lease, and the key that signs its statements.

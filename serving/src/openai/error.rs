@@ -41,13 +41,21 @@ pub(crate) struct ApiError {
     code: &'static str,
     message: String,
     param: Option<String>,
-    retry_after: Option<Duration>,
-    retry: Option<Retry>,
-    /// More members of `error`.
-    details: Map<String, Value>,
-    /// More members beside `error`, and what x402's header says.
-    payment: Option<(Map<String, Value>, Option<HeaderValue>)>,
+    /// Boxed: few errors have it, and every result has room for an error.
+    more: Box<More>,
     source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// What only refusals of payments have.
+#[derive(Debug, Default)]
+struct More {
+    retry: Option<Retry>,
+    /// Members of `error`.
+    details: Map<String, Value>,
+    /// Members beside `error`.
+    offer: Option<Map<String, Value>>,
+    /// x402's offer.
+    header: Option<HeaderValue>,
 }
 
 /// The wire form: `{"error": {...}}`.
@@ -55,7 +63,7 @@ pub(crate) struct ApiError {
 pub(crate) struct ErrorBody<'a> {
     error: ErrorFields<'a>,
     #[serde(flatten)]
-    payment: Option<&'a Map<String, Value>>,
+    offer: Option<&'a Map<String, Value>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,18 +79,7 @@ struct ErrorFields<'a> {
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: String) -> Self {
-        Self {
-            status,
-            kind,
-            code,
-            message,
-            param: None,
-            retry_after: None,
-            retry: None,
-            details: Map::new(),
-            payment: None,
-            source: None,
-        }
+        Self { status, kind, code, message, param: None, more: Box::default(), source: None }
     }
 
     /// 400 for a request that no server state could make right.
@@ -97,22 +94,19 @@ impl ApiError {
 
     /// Adds members to `error`.
     pub(crate) fn with_details(mut self, details: Map<String, Value>) -> Self {
-        self.details = details;
+        self.more.details = details;
         self
     }
 
     /// Says whether to try again.
     pub(crate) fn with_retry(mut self, retry: Retry) -> Self {
-        if let Retry::After { seconds } = retry {
-            self.retry_after = Some(Duration::from_secs(seconds));
-        }
-        self.retry = Some(retry);
+        self.more.retry = Some(retry);
         self
     }
 
     /// Adds an offer: members of the body, and a header.
     pub(crate) fn with_payment(mut self, members: Map<String, Value>, header: Option<HeaderValue>) -> Self {
-        self.payment = Some((members, header));
+        (self.more.offer, self.more.header) = (Some(members), header);
         self
     }
 
@@ -170,7 +164,8 @@ impl ApiError {
 
     /// 409 while a request with the same key runs.
     pub(crate) fn in_progress() -> Self {
-        let message = "A request with this Idempotency-Key is running. Ask again for its answer in a moment.".to_owned();
+        let message =
+            "A request with this Idempotency-Key is running. Ask again for its answer in a moment.".to_owned();
         Self::new(StatusCode::CONFLICT, "invalid_request_error", "idempotency_in_progress", message)
             .with_retry(Retry::Later)
     }
@@ -279,7 +274,7 @@ impl ApiError {
     pub(crate) fn busy(retry_after: Duration) -> Self {
         let message = "The server is busy. Try again after the time in the Retry-After header.".to_owned();
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "server_busy", message);
-        error.retry_after = Some(retry_after);
+        error.more.retry = Some(Retry::After { seconds: retry_after.as_secs() });
         error
     }
 
@@ -325,7 +320,7 @@ impl ApiError {
                     "engine_unavailable",
                     message.to_owned(),
                 );
-                unavailable.retry_after = Some(retry_after);
+                unavailable.more.retry = Some(Retry::After { seconds: retry_after.as_secs() });
                 unavailable.caused_by(error)
             }
             error @ EngineError::Refused { .. } => {
@@ -347,9 +342,9 @@ impl ApiError {
     }
 
     pub(crate) fn body(&self) -> ErrorBody<'_> {
-        let Self { message, kind, code, details, .. } = self;
-        let error = ErrorFields { message, kind, param: self.param.as_deref(), code, details };
-        ErrorBody { error, payment: self.payment.as_ref().map(|(members, _)| members) }
+        let Self { message, kind, code, more, .. } = self;
+        let error = ErrorFields { message, kind, param: self.param.as_deref(), code, details: &more.details };
+        ErrorBody { error, offer: more.offer.as_ref() }
     }
 
     /// Logs the source, once, where the error leaves the host.
@@ -366,12 +361,11 @@ impl IntoResponse for ApiError {
         self.log();
         let mut response = (self.status, Json(self.body())).into_response();
         response.extensions_mut().insert(ErrorCode(self.code));
-        if let Some(wait) = self.retry_after {
-            let seconds = wait.as_secs().max(1);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(Retry::After { seconds }) = self.more.retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         // OpenAI's clients would send the same again, twice, and each time hold the host for as long, or be refused as before.
-        let retry = match self.retry {
+        let retry = match self.more.retry {
             Some(Retry::Never) => Some("false"),
             Some(Retry::Later | Retry::After { .. }) => Some("true"),
             None => (self.status == StatusCode::GATEWAY_TIMEOUT).then_some("false"),
@@ -379,7 +373,7 @@ impl IntoResponse for ApiError {
         if let Some(retry) = retry {
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(retry));
         }
-        if let Some((_, Some(offer))) = self.payment {
+        if let Some(offer) = self.more.header {
             response.headers_mut().insert(PAYMENT_REQUIRED, offer);
         }
         response

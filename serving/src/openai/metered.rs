@@ -140,7 +140,8 @@ impl PaidRequest {
         stop: &[String],
     ) -> Result<Metered, ApiError> {
         let record = Record::of(model, request, stop).text();
-        let record = record.map_err(|error| ApiError::internal("The request could not be recorded.").caused_by(error))?;
+        let record =
+            record.map_err(|error| ApiError::internal("The request could not be recorded.").caused_by(error))?;
         let Self { gate, paid, once } = self;
         Ok(Metered { metering: gate.metering, paid, once, head: head.clone(), record })
     }

@@ -135,28 +135,36 @@ impl Told {
         match refusal {
             Refusal::Ceiling { required, ceiling } => short(
                 "ceiling_too_low",
-                format!("The request may cost {required} and the voucher's ceiling is {ceiling}. Raise it, or ask for fewer tokens."),
+                format!(
+                    "The request may cost {required} and the voucher's ceiling is {ceiling}. Raise it, or ask for fewer tokens."
+                ),
                 required,
                 "ceiling",
                 ceiling,
             ),
             Refusal::Deposit { required, available } => short(
                 "insufficient_deposit",
-                format!("The request may cost {required} and {available} of the channel's deposit is free. Deposit more."),
+                format!(
+                    "The request may cost {required} and {available} of the channel's deposit is free. Deposit more."
+                ),
                 required,
                 "available",
                 available,
             ),
             Refusal::Cap { required, available } => short(
                 "session_cap_reached",
-                format!("The request may cost {required} and {available} is left of what the session key may spend. Grant it more."),
+                format!(
+                    "The request may cost {required} and {available} is left of what the session key may spend. Grant it more."
+                ),
                 required,
                 "available",
                 available,
             ),
             Refusal::Budget { required, available } => short(
                 "budget_exceeded",
-                format!("The request may cost {required} and {available} is left of this API key's budget. Ask the host to raise it."),
+                format!(
+                    "The request may cost {required} and {available} is left of this API key's budget. Ask the host to raise it."
+                ),
                 required,
                 "available",
                 available,
@@ -224,7 +232,8 @@ impl Told {
 
     /// The voucher or the key is not good here.
     fn voucher(refusal: &Refusal, lease: &ServedLease) -> Self {
-        let invalid = |code, message: String| Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
+        let invalid =
+            |code, message: String| Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
         match refusal {
             Refusal::NotAVoucher { reason } => {
                 invalid("invalid_voucher", format!("The payment is not a voucher that can be read: {reason}."))
@@ -241,9 +250,10 @@ impl Told {
             Refusal::OtherToken { expected } => {
                 invalid("wrong_token", format!("The channel is in another token. This lease is paid in {expected}."))
             }
-            Refusal::OtherChannel { channel } => {
-                invalid("wrong_channel", format!("The voucher is for another channel than {channel}, which is sent with it."))
-            }
+            Refusal::OtherChannel { channel } => invalid(
+                "wrong_channel",
+                format!("The voucher is for another channel than {channel}, which is sent with it."),
+            ),
             Refusal::OtherLease { expected, found } => invalid(
                 "wrong_lease",
                 format!("The voucher pays under lease {found}. This model is served under lease {expected}."),
@@ -252,7 +262,9 @@ impl Told {
                 StatusCode::UNAUTHORIZED,
                 "authentication_error",
                 "key_not_granted",
-                format!("The voucher is signed by {signer}, which is not the payer and has no grant that stands. Grant it, or use another key."),
+                format!(
+                    "The voucher is signed by {signer}, which is not the payer and has no grant that stands. Grant it, or use another key."
+                ),
             ),
             Refusal::ExpiresTooSoon { what, needed } => invalid(
                 "expires_too_soon",
@@ -263,7 +275,9 @@ impl Told {
                 StatusCode::FORBIDDEN,
                 "permission_error",
                 "request_cap_exceeded",
-                format!("The voucher promises up to {ceiling} for a request, and its key may promise {cap}. Lower the ceiling."),
+                format!(
+                    "The voucher promises up to {ceiling} for a request, and its key may promise {cap}. Lower the ceiling."
+                ),
             ),
             Refusal::Rate { retry_after_s } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
@@ -274,7 +288,10 @@ impl Told {
             .retry(Retry::After { seconds: *retry_after_s }),
             _ => invalid(
                 "counts_too_large",
-                format!("The counts of this lane leave no room for the request under lease {}. Use another lane.", lease.id),
+                format!(
+                    "The counts of this lane leave no room for the request under lease {}. Use another lane.",
+                    lease.id
+                ),
             ),
         }
     }

@@ -65,7 +65,12 @@ pub struct Replayed {
 }
 
 /// Does a request again on the model that `state` serves under the name in `body`, as `statement` says that it was done.
-pub async fn replay(state: &AppState, body: &str, statement: &Statement, record: &str) -> Result<Replayed, ReplayError> {
+pub async fn replay(
+    state: &AppState,
+    body: &str,
+    statement: &Statement,
+    record: &str,
+) -> Result<Replayed, ReplayError> {
     let found = transcript::request_hash(record);
     if found != statement.request_hash {
         return Err(ReplayError::OtherRecord { expected: statement.request_hash, found });
@@ -115,7 +120,8 @@ async fn again<E: Endpoint>(state: &AppState, body: &str, record: &Record<'_>) -
         return Err(other(member));
     }
     let choices = usize::from(request.choices.get());
-    let generation = generate::begin(state, String::new(), Arc::clone(&model), request, parameters.stop, Box::new(Unmetered));
+    let generation =
+        generate::begin(state, String::new(), Arc::clone(&model), request, parameters.stop, Box::new(Unmetered));
     let mut generation = generation.map_err(refused)?;
     let mut texts = vec![String::new(); choices];
     while !generation.is_finished() {

@@ -23,5 +23,6 @@ pub(super) async fn retrieve(State(state): State<AppState>, Path(id): Path<Strin
     };
     let found = found.map_err(|error| ApiError::internal("The statement could not be looked up.").caused_by(error))?;
     let Entry { statement, digest, answer, epoch, .. } = found.ok_or_else(|| ApiError::no_statement(&id))?;
-    Ok(Json(json!({ "statement_id": digest, "answer": answer, "epoch": epoch, "statement": statement })).into_response())
+    Ok(Json(json!({ "statement_id": digest, "answer": answer, "epoch": epoch, "statement": statement }))
+        .into_response())
 }

@@ -2,11 +2,7 @@
 
 use alloy::{primitives::U256, providers::Provider as _, rpc::types::Filter, sol_types::SolEvent as _};
 use alloy_primitives::{B256, keccak256};
-use licensing_contracts::{
-    actions::payments,
-    bindings::PaymentEscrow,
-    client::ChainError,
-};
+use licensing_contracts::{actions::payments, bindings::PaymentEscrow, client::ChainError};
 use protocol::{
     ids::{ChannelId, Lane},
     units::{Amount, UnixSeconds},
@@ -191,10 +187,12 @@ impl Settlement {
                 .topic2(B256::from(U256::from(lease.get())))
                 .from_block(from)
                 .to_block(until);
-            let logs = chain.client().provider().get_logs(&filter).await.map_err(|source| ChainError::Rpc {
-                attempted: "look for claims".to_owned(),
-                source,
-            })?;
+            let logs = chain
+                .client()
+                .provider()
+                .get_logs(&filter)
+                .await
+                .map_err(|source| ChainError::Rpc { attempted: "look for claims".to_owned(), source })?;
             for log in &logs {
                 let Ok(event) = PaymentEscrow::Claimed::decode_log_data(log.data()) else { continue };
                 let (transaction, block) =

@@ -1,13 +1,9 @@
 //! Whoever holds a statement may ask on the chain where it is reported. A host that is silent is taken for one that hid it.
 
-use alloy::rpc::types::Filter;
 use alloy::providers::Provider as _;
+use alloy::rpc::types::Filter;
 use alloy::sol_types::SolEvent as _;
-use licensing_contracts::{
-    actions::audit,
-    bindings::EvidenceCourt,
-    client::ChainError,
-};
+use licensing_contracts::{actions::audit, bindings::EvidenceCourt, client::ChainError};
 use protocol::{ids::StatementDigest, merkle_sum::MerkleSumTree};
 
 use super::{Settlement, SettlementError, reports::work};
@@ -33,10 +29,11 @@ impl Settlement {
                 .topic2(topics)
                 .from_block(from)
                 .to_block(until);
-            let logs = chain.client().provider().get_logs(&filter).await.map_err(|source| ChainError::Rpc {
-                attempted: "look for demands of statements".to_owned(),
-                source,
-            })?;
+            let logs =
+                chain.client().provider().get_logs(&filter).await.map_err(|source| ChainError::Rpc {
+                    attempted: "look for demands of statements".to_owned(),
+                    source,
+                })?;
             for digest in logs.iter().filter_map(|log| log.topics().get(1).copied()) {
                 self.answer(digest.into()).await?;
             }

@@ -11,7 +11,9 @@ use protocol::{
     signature::SigningKey,
     units::{Amount, Seconds, UnixMilliseconds, UnixSeconds},
 };
-use serving::books::{Books, BooksError, CustomerId, Entry, Journal, JournalError, KeptAnswer, NewCustomer, StoredReport};
+use serving::books::{
+    Books, BooksError, CustomerId, Entry, Journal, JournalError, KeptAnswer, NewCustomer, StoredReport,
+};
 use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
@@ -192,7 +194,7 @@ async fn reports_every_statement_once(database: &Database) {
     books.add_report(&stored, &leaves).await.unwrap();
     assert!(books.add_report(&stored, &leaves).await.is_err(), "a place is taken once");
     assert_eq!(books.unreported(lease, Epoch::new(2)).await.unwrap().len(), 3);
-    assert_eq!(books.reports(lease).await.unwrap(), [stored.clone()]);
+    assert_eq!(books.reports(lease).await.unwrap(), std::slice::from_ref(&stored));
     let mut kept = books.leaves(lease, 0).await.unwrap();
     kept.sort_by_key(|leaf| leaf.digest);
     assert_eq!(kept, MerkleSumTree::new(leaves.clone()).unwrap().leaves());

@@ -69,7 +69,8 @@ pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<E
     let named = Splits::new(arguments.splits.clone())?;
     let mut session = arguments.send.open("claim", &(arguments.lease, &named, &claims, arguments.pay_out)).await?;
     let to = session.deployment.clone();
-    let splits = if arguments.splits.is_empty() { published(session.client(), &to, arguments.lease).await? } else { named };
+    let splits =
+        if arguments.splits.is_empty() { published(session.client(), &to, arguments.lease).await? } else { named };
     let call = LeaseManager::accountCall { leaseId: arguments.lease.get() };
     let account = session.client().call(to.lease_manager, &call).await?;
     let token = Token::find(session.client(), &to, Some(account.token)).await?;
@@ -90,7 +91,10 @@ pub(crate) async fn run(arguments: Claim, context: &Context) -> anyhow::Result<E
         paid = Some(json!({ "claimed": cost, "royalty": royalty, "validators": validators, "host": host }));
         if arguments.pay_out {
             let receipt = session.act(&payments::pay_out(&to, account.token, account.host)).await?;
-            let sent = receipt.as_ref().and_then(|receipt| event::<PaymentEscrow::PaidOut>(receipt, to.payment_escrow)).map(|sent| sent.amount);
+            let sent = receipt
+                .as_ref()
+                .and_then(|receipt| event::<PaymentEscrow::PaidOut>(receipt, to.payment_escrow))
+                .map(|sent| sent.amount);
             rows.extend(sent.map(|amount| ("sent to the host", token.show(Amount::new(amount.saturating_to())))));
         }
     }

@@ -75,8 +75,10 @@ pub(crate) async fn run(arguments: Grant, context: &Context) -> anyhow::Result<E
     let call = PaymentEscrow::grantCall { id: id.word(), key: arguments.key };
     let present = session.client().call(to.payment_escrow, &call).await?;
     if present.nonce == u64::MAX {
-        return Err(anyhow::anyhow!("the grant of {key} was revoked, and a revoked key is never granted anything again"))
-            .advise("make a new key for the session");
+        return Err(anyhow::anyhow!(
+            "the grant of {key} was revoked, and a revoked key is never granted anything again"
+        ))
+        .advise("make a new key for the session");
     }
     let now = UnixSeconds::new(session.client().head().await?.timestamp_s);
     let grant = SessionGrant {

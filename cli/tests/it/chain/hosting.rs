@@ -55,7 +55,8 @@ fn the_example_starts_as_it_is_and_its_answers_can_be_replayed() {
     Ran::of(&mut wrong).refused(&["belongs to", HOST.address]);
 
     let (mut host, address) = start(folder);
-    let request = json!({"model": "stories", "messages": [{"role": "user", "content": "Who goes there?"}], "max_tokens": 12});
+    let request =
+        json!({"model": "stories", "messages": [{"role": "user", "content": "Who goes there?"}], "max_tokens": 12});
     let unpaid = ask_as(&address, "POST", "/v1/chat/completions", "", &request.to_string());
     assert_eq!(unpaid["error"]["code"], "payment_required");
     let customer = |arguments: &[&str]| {

@@ -11,6 +11,7 @@ use protocol::{
 };
 use serde_json::{Value, json};
 use serving::books::{Books, CustomerId, NewCustomer};
+use tokio_util::task::TaskTracker;
 
 use super::world::{MeteredServer, World, eventually};
 use crate::support::{Ending, ScriptedEngine, byte_model, chat_body, events, with};
@@ -18,8 +19,12 @@ use crate::support::{Ending, ScriptedEngine, byte_model, chat_body, events, with
 const KEY: &str = "hmk-0123456789abcdef";
 
 async fn world() -> (World, MeteredServer) {
-    let world =
-        World::with(ProtocolSetup { epoch_s: 2, claim_interval_s: 30, commit_grace_s: 2, ..ProtocolSetup::development() });
+    let world = World::with(ProtocolSetup {
+        epoch_s: 2,
+        claim_interval_s: 30,
+        commit_grace_s: 2,
+        ..ProtocolSetup::development()
+    });
     let world = world.await;
     let host = world.host(byte_model(ScriptedEngine::saying("hello there", Ending::Finish))).await;
     (world, host)
@@ -79,7 +84,7 @@ async fn parallel_customers_never_pass_their_budget_and_their_statements_are_one
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let host = host.clone();
-            tokio::spawn(async move {
+            TaskTracker::new().spawn(async move {
                 let body = with(chat_body("hi"), json!({"max_tokens": 11}));
                 let response = host.post("/v1/chat/completions", &[bearer(KEY)], &body).await;
                 let status = response.status().as_u16();
@@ -165,7 +170,7 @@ async fn who_asks_twice_with_one_key_gets_one_answer_and_one_bill() {
     let tasks: Vec<_> = (0..40)
         .map(|_| {
             let host = host.clone();
-            tokio::spawn(async move {
+            TaskTracker::new().spawn(async move {
                 host.refused(&[bearer(KEY), ("idempotency-key", "many".to_owned())], &chat_body("hi")).await
             })
         })

@@ -37,6 +37,7 @@ use serving::{
     settlement::SettlementSettings,
 };
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use super::world::{Payer, World, clock, eventually};
 use crate::support::{Ending, ScriptedEngine, byte_model, chat_body, events, install_tls, with};
@@ -82,7 +83,10 @@ async fn process() {
     let seconds = || UnixSeconds(clock().get() / 1_000);
     let state = AppState::metered(vec![model], Limits::default(), seconds, rand::random(), host.metering().clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("\nlistening {}", listener.local_addr().unwrap());
+    #[expect(clippy::print_stdout, reason = "the test beside it reads this line")]
+    {
+        println!("\nlistening {}", listener.local_addr().unwrap());
+    }
     let listeners = Listeners { customers: listener, tls: None, operator: None };
     host.serve(listeners, state, std::future::pending()).await.unwrap();
 }
@@ -191,7 +195,9 @@ async fn two_hundred_kills_lose_nothing_and_state_nothing_twice() {
     let victim = Victim::start(folder.path());
     let address = Arc::new(Mutex::new(victim.address.clone()));
     let customers: Vec<_> = (0..LANES)
-        .map(|lane| tokio::spawn(customer(payer.on_lane(lane), address.clone(), seen.clone(), stop.clone())))
+        .map(|lane| {
+            TaskTracker::new().spawn(customer(payer.on_lane(lane), address.clone(), seen.clone(), stop.clone()))
+        })
         .collect();
     let mut random = StdRng::seed_from_u64(5);
     let mut victim = Some(victim);

@@ -71,7 +71,8 @@ async fn a_host_with_a_certificate_speaks_https() {
     let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
     // Connections that never shake hands keep nobody out.
-    let silent: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(format!("127.0.0.1{address}")).unwrap()).collect();
+    let silent: Vec<_> =
+        (0..50).map(|_| std::net::TcpStream::connect(format!("127.0.0.1{address}")).unwrap()).collect();
     let payer = Arc::new(world.payer(20_000_000).await);
     let (name, value) = payer.header(1_000_000);
     let request = client.post(format!("https://localhost{address}/v1/chat/completions")).header(name, value);

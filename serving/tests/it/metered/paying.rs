@@ -5,6 +5,7 @@ use std::sync::Arc;
 use licensing_contracts::devnet::SESSION_KEY;
 use protocol::{messages::FinishReason, transcript::response_hash};
 use serde_json::json;
+use tokio_util::task::TaskTracker;
 
 use super::world::{World, eventually};
 use crate::support::{Ending, ScriptedEngine, byte_model, chat_body, content_of, events, with};
@@ -65,7 +66,9 @@ async fn who_leaves_pays_once_for_what_was_delivered() {
     let body = with(chat_body("hi"), json!({"stream": true}));
     let mut response = host.post("/v1/chat/completions", &[payer.header(ENOUGH)], &body).await;
     let mut read = String::new();
-    while !read.contains('v') || events(&read).iter().map(|event| content_of(&event["choices"][0])).collect::<String>() != "delivered" {
+    while !read.contains('v')
+        || events(&read).iter().map(|event| content_of(&event["choices"][0])).collect::<String>() != "delivered"
+    {
         read += std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap();
     }
     let id = events(&read)[0]["id"].as_str().unwrap().to_owned();
@@ -144,7 +147,10 @@ async fn a_session_key_spends_within_its_caps() {
     assert_eq!((status, refused["error"]["code"].as_str()), (403, Some("request_cap_exceeded")), "{refused}");
     // More is granted: the host learns of it by itself.
     world.grant(&payer.channel, 1_000_000, ENOUGH).await;
-    eventually("a wider grant", || async { host.refused(&[session.header(1)], &body).await.1["error"]["code"] == "ceiling_too_low" }).await;
+    eventually("a wider grant", || async {
+        host.refused(&[session.header(1)], &body).await.1["error"]["code"] == "ceiling_too_low"
+    })
+    .await;
     eventually("a wider grant", || async {
         let response = host.post("/v1/chat/completions", &[session.header(ENOUGH)], &body).await;
         response.status() == 200
@@ -168,9 +174,10 @@ async fn parallel_requests_never_spend_more_than_the_deposit() {
     let tasks: Vec<_> = (0..64_u64)
         .map(|lane| {
             let (host, mut payer, body) = (host.clone(), payer.on_lane(lane), body.clone());
-            tokio::spawn(async move {
+            TaskTracker::new().spawn(async move {
                 let response = host.post("/v1/chat/completions", &[payer.header(ENOUGH)], &body).await;
-                let (status, answer) = (response.status().as_u16(), response.json::<serde_json::Value>().await.unwrap());
+                let (status, answer) =
+                    (response.status().as_u16(), response.json::<serde_json::Value>().await.unwrap());
                 match status {
                     200 => {
                         payer.accept(&answer["hallmark"]);

@@ -138,7 +138,10 @@ async fn without_a_named_limit_the_ceiling_is_the_limit() {
     let prompt = 3 + "user:hi".len() as u128 + "assistant:".len() as u128;
     let ceiling = 10_000 + prompt * 2 + 6 * 50 + 3;
     let answer = host.chat(&mut payer, ceiling, &chat_body("hi")).await;
-    assert_eq!((&answer["usage"]["completion_tokens"], &answer["choices"][0]["finish_reason"]), (&json!(50), &json!("length")));
+    assert_eq!(
+        (&answer["usage"]["completion_tokens"], &answer["choices"][0]["finish_reason"]),
+        (&json!(50), &json!("length"))
+    );
     let named = with(chat_body("hi"), json!({"max_tokens": 51}));
     let (status, refused) = host.refused(&[payer.header(ceiling)], &named).await;
     assert_eq!((status, refused["error"]["code"].as_str()), (402, Some("ceiling_too_low")));
@@ -160,7 +163,10 @@ async fn withdrawals_and_revoked_keys_stop_new_work() {
         protocol::units::Amount::new(85_000),
     );
     world.send(&licensing_contracts::devnet::PAYER, &announce.unwrap()).await;
-    eventually("the announcement", || async { code(&host, payer.on_new_lane().header(ENOUGH)).await.1 == "insufficient_deposit" }).await;
+    eventually("the announcement", || async {
+        code(&host, payer.on_new_lane().header(ENOUGH)).await.1 == "insufficient_deposit"
+    })
+    .await;
     let cancel = licensing_contracts::actions::payments::cancel_withdrawal(world.to(), &payer.channel);
     world.send(&licensing_contracts::devnet::PAYER, &cancel.unwrap()).await;
 
@@ -172,7 +178,10 @@ async fn withdrawals_and_revoked_keys_stop_new_work() {
     .await;
     let revoke = licensing_contracts::actions::payments::revoke_grant(world.to(), &payer.channel, SESSION_KEY.address);
     world.send(&licensing_contracts::devnet::PAYER, &revoke.unwrap()).await;
-    eventually("the revocation", || async { code(&host, session.on_new_lane().header(ENOUGH)).await.1 == "key_not_granted" }).await;
+    eventually("the revocation", || async {
+        code(&host, session.on_new_lane().header(ENOUGH)).await.1 == "key_not_granted"
+    })
+    .await;
     host.stop().await;
 }
 
@@ -189,7 +198,10 @@ async fn a_chain_that_was_not_heard_from_closes_the_host_with_its_age() {
     host.chat(&mut payer, ENOUGH, &chat_body("hi")).await;
     stop.cancel();
     server.stopped().await;
-    eventually("the host to close", || async { code(&host, payer.on_new_lane().header(ENOUGH)).await.1 == "stale_chain" }).await;
+    eventually("the host to close", || async {
+        code(&host, payer.on_new_lane().header(ENOUGH)).await.1 == "stale_chain"
+    })
+    .await;
     let (status, refused) = host.refused(&[payer.header(ENOUGH)], &chat_body("hi")).await;
     assert_eq!(status, 503);
     assert!(refused["error"]["age_s"].as_u64().unwrap() >= 2, "{refused}");

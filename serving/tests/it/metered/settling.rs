@@ -110,7 +110,8 @@ async fn who_asks_for_a_statement_on_the_chain_is_answered() {
         signature: signed.signature.as_bytes().to_vec().into(),
     };
     let bond = ProtocolSetup::development().challenge_bond;
-    let demand = Action::call("demand", world.to().evidence_court, &call).with_value(alloy::primitives::U256::from(bond));
+    let demand =
+        Action::call("demand", world.to().evidence_court, &call).with_value(alloy::primitives::U256::from(bond));
     world.send(&PAYER, &demand).await;
     let digest: protocol::ids::StatementDigest = serde_json::from_value(id.clone()).unwrap();
     let open = || async {

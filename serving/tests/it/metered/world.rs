@@ -248,7 +248,14 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { books: None, client: None, tls: None, most_age: Duration::from_secs(60), claim_from: 1, limits: Limits::default() }
+        Self {
+            books: None,
+            client: None,
+            tls: None,
+            most_age: Duration::from_secs(60),
+            claim_from: 1,
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -365,8 +372,8 @@ impl Payer {
 
     /// Checks a statement as a gateway would, and accepts it.
     pub(crate) fn accept(&mut self, hallmark: &Value) -> Signed<Statement> {
-        let signed: Signed<Statement> = serde_json::from_value(hallmark["statement"].clone())
-            .unwrap_or_else(|error| panic!("{error}: {hallmark}"));
+        let signed: Signed<Statement> =
+            serde_json::from_value(hallmark["statement"].clone()).unwrap_or_else(|error| panic!("{error}: {hallmark}"));
         signed.verify(&self.manager, LEASE_KEY.address).unwrap();
         let statement = &signed.message;
         assert_eq!((statement.channel, statement.lease, statement.lane), (Some(self.id), self.lease, self.lane));
