@@ -2,7 +2,7 @@
 -- creates first. Amounts are 16 bytes, big-endian, so that they sort as numbers; digests and addresses are the bytes that the
 -- chain has; lanes are 64-bit numbers without a sign, kept as signed ones with the same bits.
 
--- Writer: the host (books/writer.rs). A channel's digest is its name everywhere else; claims need its members.
+-- Writer: the host (books/journal.rs). A channel's digest is its name everywhere else; claims need its members.
 create table channel (
     channel_id     blob   not null primary key,
     payer          blob   not null,
@@ -12,7 +12,7 @@ create table channel (
     salt           blob   not null
 );
 
--- Writer: the host (books/writer.rs), which answers "finished" only after the row is committed.
+-- Writer: the host (books/journal.rs), which answers "finished" only after the row is committed.
 -- One row a request: the statement that the lease key signed, and the voucher that it was served under.
 create table statement (
     digest             blob     not null primary key,
@@ -55,4 +55,6 @@ create table statement (
     constraint statement_lane_key unique (lease_id, channel_id, lane, sequence)
 );
 
+create index statement_channel_lane on statement (channel_id, lease_id, lane, sequence);
+create index statement_customer_lane on statement (customer_id, lease_id, channel_id, lane, sequence);
 create index statement_lease_epoch on statement (lease_id, epoch);

@@ -15,7 +15,7 @@ create table customer (
     constraint customer_lane_key unique (lane)
 );
 
--- Writer: the host (books/writer.rs), in the transaction that makes the statement durable.
+-- Writer: the host, in the transaction that makes the statement durable (books/journal.rs); settlement forgets old rows.
 -- Answers that were asked for with an Idempotency-Key: who asks again with the same key gets the same answer and statement.
 create table kept_answer (
     -- Digest of the channel, or of the customer's name.

@@ -33,7 +33,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// Readers beside the one writer.
 const READERS: u32 = 8;
-/// How long a reader waits for a connection, and SQLite for a lock.
+/// How long a reader waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why the books cannot be used.
@@ -102,6 +102,8 @@ impl BooksError {
 pub struct Books {
     pool: AnyPool,
     url: Url,
+    /// The file of SQLite's database.
+    file: Option<PathBuf>,
 }
 
 impl Books {
@@ -109,7 +111,7 @@ impl Books {
     /// `postgres://…`.
     pub async fn open(url: &str) -> Result<Self, BooksError> {
         sqlx::any::install_default_drivers();
-        let url = address(url)?;
+        let (url, file) = address(url)?;
         let options = AnyPoolOptions::new().max_connections(READERS).acquire_timeout(PATIENCE);
         let pool = options
             .after_connect(|connection, _| Box::pin(prepare(connection)))
@@ -117,7 +119,7 @@ impl Books {
             .await
             .map_err(BooksError::database("open"))?;
         MIGRATIONS.run(&pool).await?;
-        Ok(Self { pool, url })
+        Ok(Self { pool, url, file })
     }
 
     /// A connection for a writer alone.
@@ -127,29 +129,33 @@ impl Books {
         Ok(connection)
     }
 
-    /// A connection for the one writer of statements. While it lives, no other process gets one.
-    async fn lock(&self) -> Result<(AnyConnection, Option<File>), BooksError> {
-        let in_use = || BooksError::InUse { url: shown(&self.url) };
+    /// A connection for the one writer of statements. While it lives, no other process gets one from PostgreSQL; SQLite's is
+    /// kept by [`lock_file`](Self::lock_file).
+    async fn writer(&self) -> Result<AnyConnection, BooksError> {
         let mut connection = self.connection().await.map_err(BooksError::database("open"))?;
-        if connection.backend_name() != "SQLite" {
+        if self.file.is_none() {
             let locked = sqlx::query_scalar("select pg_try_advisory_lock($1)").bind(LOCK);
             let locked: bool = locked.fetch_one(&mut connection).await.map_err(BooksError::database("lock"))?;
-            return if locked { Ok((connection, None)) } else { Err(in_use()) };
+            if !locked {
+                return Err(BooksError::InUse { url: shown(&self.url) });
+            }
         }
-        let path = PathBuf::from(format!("{}.lock", self.url.path()));
+        Ok(connection)
+    }
+
+    /// Keeps other processes from writing statements for as long as the file is open.
+    fn lock_file(&self) -> Result<Option<File>, BooksError> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let mut path = file.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
         let failed = |source| BooksError::Lock { path: path.clone(), source };
         let file = File::create(&path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok((connection, Some(file))),
-            Err(TryLockError::WouldBlock) => Err(in_use()),
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(BooksError::InUse { url: shown(&self.url) }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
-    }
-
-    /// Whether the database answers.
-    pub async fn ping(&self) -> Result<(), BooksError> {
-        let mut connection = self.pool.acquire().await.map_err(BooksError::database("reach"))?;
-        connection.ping().await.map_err(BooksError::database("reach"))
     }
 }
 
@@ -171,7 +177,6 @@ async fn prepare(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
         // A commit is on the disk when it returns: FULL syncs the write-ahead log at each of them.
         connection.execute("pragma journal_mode = wal").await?;
         connection.execute("pragma synchronous = full").await?;
-        connection.execute("pragma foreign_keys = on").await?;
     } else {
         connection.execute(BLOB_DOMAIN).await?;
     }
@@ -183,7 +188,7 @@ const BLOB_DOMAIN: &str = "do $$ begin create domain blob as bytea; \
                            exception when duplicate_object or unique_violation then null; end $$";
 
 /// The address as the drivers want it; a file's folder is made.
-fn address(text: &str) -> Result<Url, BooksError> {
+fn address(text: &str) -> Result<(Url, Option<PathBuf>), BooksError> {
     let wrong = || BooksError::Address { url: text.split('@').next_back().unwrap_or_default().to_owned() };
     if let Some(path) = text.strip_prefix("sqlite:") {
         let path = PathBuf::from(path.trim_start_matches("//"));
@@ -194,8 +199,8 @@ fn address(text: &str) -> Result<Url, BooksError> {
         let mut url = Url::from_file_path(&path).map_err(|()| wrong())?;
         let text = format!("sqlite://{}?mode=rwc", url.path());
         url = Url::parse(&text).map_err(|_| wrong())?;
-        return Ok(url);
+        return Ok((url, Some(path)));
     }
     let url = Url::parse(text).map_err(|_| wrong())?;
-    if matches!(url.scheme(), "postgres" | "postgresql") { Ok(url) } else { Err(wrong()) }
+    if matches!(url.scheme(), "postgres" | "postgresql") { Ok((url, None)) } else { Err(wrong()) }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use protocol::{
     ids::{ChannelId, Lane, LeaseId},
     units::{Amount, Seconds, UnixMilliseconds, UnixSeconds},
 };
-use tokio::time;
+use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::metering::{
@@ -33,6 +33,9 @@ use crate::metering::{
 const DEPTH: u64 = 64;
 /// Blocks whose events are asked for at once.
 const PAGE_BLOCKS: u64 = 1_000;
+
+/// For channels of which events were seen, at each look.
+const REFRESH_TIME: Duration = Duration::from_secs(2);
 
 /// How the chain is followed.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +81,6 @@ pub struct ChainWatch {
     clock: fn() -> UnixMilliseconds,
     head: RwLock<Fresh<()>>,
     leases: RwLock<HashMap<LeaseId, LeaseFacts>>,
-    grants: Mutex<HashMap<(ChannelId, Address), GrantFacts>>,
 }
 
 impl ChainWatch {
@@ -102,7 +104,6 @@ impl ChainWatch {
             spans,
             clock,
             leases: RwLock::new(leases.iter().map(|lease| (*lease, LeaseFacts::NONE)).collect()),
-            grants: Mutex::new(HashMap::new()),
         };
         watch.read_leases().await?;
         Ok(watch)
@@ -160,22 +161,13 @@ impl ChainWatch {
     pub(crate) async fn grant(&self, id: ChannelId, key: Address) -> Result<Option<GrantFacts>, ChainError> {
         let call = PaymentEscrow::grantCall { id: id.word(), key };
         let grant = self.client.call(self.deployment.payment_escrow, &call).await?;
-        let facts = grant.registered.then(|| GrantFacts {
+        Ok(grant.registered.then(|| GrantFacts {
             cap: Amount::new(grant.cap),
             spent: Amount::new(grant.spent),
             per_request_cap: Amount::new(grant.perRequestCap),
             expires_at: UnixSeconds::new(grant.expiresAt),
             is_revoked: grant.nonce == u64::MAX,
-        });
-        if let Some(facts) = facts {
-            self.grants.lock().unwrap_or_else(PoisonError::into_inner).insert((id, key), facts);
-        }
-        Ok(facts)
-    }
-
-    /// A session key's grant as it was last read.
-    pub(crate) fn known_grant(&self, id: ChannelId, key: Address) -> Option<GrantFacts> {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner).get(&(id, key)).copied()
+        }))
     }
 
     async fn read_leases(&self) -> Result<(), ChainError> {
@@ -258,15 +250,21 @@ impl Follower {
             }
         };
         self.chain.read_leases().await?;
+        let newest = self.chain.client.block(block.number.into()).await?;
+        if let Some(block) = newest.filter(|newest| newest.hash == block.hash) {
+            self.publish(block);
+        }
+        // After that: what events take away (a withdrawal, a grant) they take with notice, and a channel with many lanes must not
+        // keep all others from being served.
+        let until = Instant::now() + REFRESH_TIME;
         for id in self.changed.clone() {
             if let Some(account) = self.accounts.loaded(id) {
                 self.accounts.refresh(&self.chain, &account).await?;
             }
             self.changed.remove(&id);
-        }
-        let newest = self.chain.client.block(block.number.into()).await?;
-        if let Some(block) = newest.filter(|newest| newest.hash == block.hash) {
-            self.publish(block);
+            if Instant::now() > until {
+                break;
+            }
         }
         Ok(())
     }

@@ -1,15 +1,19 @@
 //! Puts a metered host together: books, chain, leases, settlement; and takes it down in an order in which nothing is lost.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 use licensing_contracts::{
-    actions::leases::{self, LeaseDetails},
+    actions::{
+        leases::{self, LeaseDetails},
+        registry,
+    },
+    bindings::{ModelRegistry, UsageLog},
     client::{ChainClient, ChainError, Sender},
     deployment::Deployment,
 };
 use protocol::{
-    ids::{ChainId, LeaseId},
+    ids::{ChainId, LeaseId, ManifestDigest, TermsId},
     messages::Domain,
     signature::SigningKey,
     units::{Amount, UnixMilliseconds},
@@ -18,7 +22,7 @@ use tokio::{net::TcpListener, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AppState,
+    AppState, ServedModel,
     books::{Books, BooksError, Journal},
     chain::{ChainWatch, WatchSettings},
     metering::{Metering, lease::ServedLease},
@@ -58,6 +62,31 @@ pub enum HostError {
         host: Address,
         /// The account that settles.
         account: Address,
+    },
+    /// Somebody else reported, or these are not all of the host's books.
+    #[error(
+        "lease {lease} has {on_chain} reports on the chain and {known} in the books: serve it with the books that it was served \
+         with, or open a new lease"
+    )]
+    BooksBehind {
+        /// The lease.
+        lease: LeaseId,
+        /// Reports on the chain.
+        on_chain: u64,
+        /// Reports in the books.
+        known: usize,
+    },
+    /// Another model than the licence is for.
+    #[error("the {what} of the model are not what lease {lease} is for: {found} and not {expected}")]
+    OtherModel {
+        /// The lease.
+        lease: LeaseId,
+        /// What differs.
+        what: &'static str,
+        /// As the registry has it.
+        expected: B256,
+        /// As it was loaded.
+        found: B256,
     },
     /// Statements would be refused.
     #[error("lease {lease} wants statements signed by {expected}, and the lease key given is that of {found}")]
@@ -133,6 +162,7 @@ pub struct Listeners {
 pub struct MeteredHost {
     metering: Arc<Metering>,
     settlement: Settlement,
+    terms: HashMap<LeaseId, TermsId>,
     tasks: TaskTracker,
 }
 
@@ -148,13 +178,17 @@ impl MeteredHost {
             let (served, details) = read_lease(&client, &deployment, lease, sender.account()).await?;
             settled.push((served, details, claims));
         }
+        for (served, ..) in &settled {
+            check_books(&books, &client, &deployment, served.id).await?;
+        }
         let ids: Vec<LeaseId> = settled.iter().map(|(served, ..)| served.id).collect();
         let chain = Arc::new(ChainWatch::start(client, deployment, &ids, watch, clock).await?);
         let journal = Journal::start(&books, &tasks, journal_patience).await?;
         let served = settled.iter().map(|(served, ..)| served.clone()).collect();
+        let terms = settled.iter().map(|(served, details, _)| (served.id, details.terms)).collect();
         let metering = Arc::new(Metering::new(books, journal, chain, served, clock));
         let settlement = Settlement::new(metering.clone(), sender, settlement, settled).await?;
-        Ok(Self { metering, settlement, tasks })
+        Ok(Self { metering, settlement, terms, tasks })
     }
 
     /// What requests are admitted and billed by.
@@ -162,9 +196,27 @@ impl MeteredHost {
         &self.metering
     }
 
-    /// A lease that this host serves under.
-    pub fn lease(&self, lease: LeaseId) -> Option<Arc<ServedLease>> {
-        self.metering.leases().find(|served| served.id == lease).cloned()
+    /// The model, served under a lease of this host, if it is the one that was leased: weights, tokenizer and chat template as the
+    /// registry has them. Of an engine that is another server the weights are not known.
+    pub async fn under(&self, lease: LeaseId, model: ServedModel) -> Result<ServedModel, HostError> {
+        let terms = self.terms.get(&lease).copied().ok_or(HostError::NoLease { lease })?;
+        let chain = self.metering.chain();
+        let (client, to) = (chain.client(), chain.deployment());
+        let terms = registry::terms(client, to, terms).await?;
+        let call = ModelRegistry::modelCall { modelId: registry::number(terms.model) };
+        let manifest = client.call(to.model_registry, &call).await?.manifestDigest;
+        let parts = [
+            ("weights", manifest, model.manifest.map_or(manifest, ManifestDigest::into)),
+            ("tokenizer", terms.tokenizer.into(), model.tokenizer.digest().into()),
+            ("chat template", terms.template.into(), model.template_digest().into()),
+        ];
+        match parts.into_iter().find(|(_, expected, found)| expected != found) {
+            Some((what, expected, found)) => Err(HostError::OtherModel { lease, what, expected, found }),
+            None => {
+                let served = self.metering.leases().find(|served| served.id == lease).cloned();
+                Ok(ServedModel { lease: served, ..model })
+            }
+        }
     }
 
     /// Serves `state`, which was made with this host's metering, until `shutdown`. Then requests end, the journal is written,
@@ -175,7 +227,7 @@ impl MeteredHost {
         state: AppState,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let Self { metering, settlement, tasks } = self;
+        let Self { metering, settlement, tasks, .. } = self;
         let stop = CancellationToken::new();
         tasks.spawn(metering.chain().clone().follow(metering.accounts().clone(), stop.clone()));
         tasks.spawn(settlement.run(stop.clone()));
@@ -207,6 +259,21 @@ impl MeteredHost {
         }
         served
     }
+}
+
+/// Books that know less than the chain would state a second time what was stated before.
+async fn check_books(
+    books: &Books,
+    client: &ChainClient,
+    deployment: &Deployment,
+    lease: LeaseId,
+) -> Result<(), HostError> {
+    let on_chain = client.call(deployment.usage_log, &UsageLog::reportsCall { leaseId: lease.get() }).await?;
+    let (on_chain, known) = (on_chain.saturating_to::<u64>(), books.reports(lease).await?.len());
+    if on_chain > u64::try_from(known).unwrap_or(u64::MAX) {
+        return Err(HostError::BooksBehind { lease, on_chain, known });
+    }
+    Ok(())
 }
 
 async fn read_lease(

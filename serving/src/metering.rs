@@ -12,7 +12,7 @@ mod once;
 pub(crate) mod purse;
 
 pub(crate) use self::{
-    accounts::Accounts,
+    accounts::{AccountError, Accounts},
     meter::{Bill, BillError, Metering, Paid},
     once::{Once, Running},
 };

@@ -10,18 +10,21 @@ mod reports;
 mod royalty;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
 
 use alloy_primitives::B256;
 use licensing_contracts::{
-    actions::{leases::LeaseDetails, registry},
+    actions::{
+        leases::{self, LeaseDetails},
+        registry,
+    },
     client::{Action, ChainError, Sender},
 };
 use protocol::{
-    ids::{ChannelId, Lane, LeaseId},
+    ids::{ChannelId, Lane, LeaseId, StatementDigest},
     splits::Splits,
     units::{Amount, UnixMilliseconds, UnixSeconds},
 };
@@ -117,8 +120,10 @@ pub struct Settlement {
     claimed: HashMap<(ChannelId, Lane), u64>,
     /// Block up to which demands for statements were looked for.
     looked_until: Option<u64>,
-    /// Failures that were logged and still hold: each is told once.
-    told: HashSet<String>,
+    /// Statements that are asked for and not shown yet.
+    asked_for: BTreeSet<StatementDigest>,
+    /// Failures that were logged and still hold.
+    told: HashMap<String, String>,
 }
 
 impl Settlement {
@@ -143,18 +148,19 @@ impl Settlement {
             leases: settled,
             claimed: HashMap::new(),
             looked_until: None,
-            told: HashSet::new(),
+            asked_for: BTreeSet::new(),
+            told: HashMap::new(),
         })
     }
 
-    /// Settles until `stop`, and once more then.
+    /// Settles until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut is_ready = false;
         loop {
             if !is_ready {
                 let begun = self.begin().await;
                 is_ready = begun.is_ok();
-                self.tell("begin to settle", begun);
+                self.tell("begin to settle", None, begun);
             }
             if is_ready {
                 self.round().await;
@@ -171,8 +177,10 @@ impl Settlement {
     async fn begin(&mut self) -> Result<(), SettlementError> {
         // What has a name of its own finds itself, and is noted where it belongs.
         for index in 0..self.leases.len() {
-            self.report(index).await?;
-            self.pay_royalties(index).await?;
+            let reported = self.report(index).await;
+            self.tell("report", Some(index), reported);
+            let paid = self.pay_royalties(index).await;
+            self.tell("pay royalties", Some(index), paid);
         }
         for left in self.sender.settle_others(B256::ZERO).await? {
             match left.outcome {
@@ -190,17 +198,29 @@ impl Settlement {
     /// Everything that is due, for every lease. What fails does not keep the rest from being done.
     async fn round(&mut self) {
         for index in 0..self.leases.len() {
+            let read = self.read_lease(index).await;
+            self.tell("read the lease", Some(index), read);
             let reported = self.report(index).await;
-            self.tell("report", reported);
+            self.tell("report", Some(index), reported);
             let paid = self.pay_royalties(index).await;
-            self.tell("pay royalties", paid);
+            self.tell("pay royalties", Some(index), paid);
             let claimed = self.claim(index).await;
-            self.tell("claim", claimed);
+            self.tell("claim", Some(index), claimed);
         }
         let forgotten = self.forget_answers().await;
-        self.tell("forget old answers", forgotten);
+        self.tell("forget old answers", None, forgotten);
         let answered = self.answer_challenges().await;
-        self.tell("answer who asks for statements", answered);
+        self.tell("answer who asks for statements", None, answered);
+    }
+
+    /// A renewal moves a lease's end.
+    async fn read_lease(&mut self, index: usize) -> Result<(), SettlementError> {
+        let Some(lease) = self.leases.get_mut(index) else { return Ok(()) };
+        let chain = self.metering.chain();
+        if let Some(details) = leases::details(chain.client(), chain.deployment(), lease.served.id).await? {
+            lease.details = details;
+        }
+        Ok(())
     }
 
     async fn forget_answers(&self) -> Result<(), SettlementError> {
@@ -209,17 +229,20 @@ impl Settlement {
         self.metering.books().forget_answers(before).await.map(|_| ()).map_err(Into::into)
     }
 
-    /// Logs a failure when it is new.
-    fn tell(&mut self, what: &str, outcome: Result<(), SettlementError>) {
+    /// Logs a failure when it is new, and its end.
+    fn tell(&mut self, what: &str, index: Option<usize>, outcome: Result<(), SettlementError>) {
+        let lease = index.and_then(|index| self.lease(index));
+        let what = lease.map_or_else(|| what.to_owned(), |lease| format!("{what} (lease {})", lease.served.id));
         match outcome {
             Ok(()) => {
-                if self.told.remove(what) {
+                if self.told.remove(&what).is_some() {
                     tracing::info!("settlement can {what} again");
                 }
             }
             Err(error) => {
-                if self.told.insert(what.to_owned()) {
-                    tracing::warn!(error = %Chain(&error), "settlement failed to {what}: {}", Chain(&error));
+                let error = Chain(&error).to_string();
+                if self.told.insert(what.clone(), error.clone()).is_none_or(|told| told != error) {
+                    tracing::warn!(%error, "settlement failed to {what}: {error}");
                 }
             }
         }

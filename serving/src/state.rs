@@ -15,7 +15,8 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use protocol::ids::ManifestDigest;
+use alloy_primitives::{B256, keccak256};
+use protocol::ids::{ManifestDigest, TemplateDigest};
 
 use crate::{
     engine::{
@@ -73,6 +74,11 @@ impl ServedModel {
             lease: None,
             engine: Arc::new(BuiltinEngine::start(model, settings)?),
         })
+    }
+
+    /// Digest of the chat template, as licences name it; zero for a model without one.
+    pub fn template_digest(&self) -> TemplateDigest {
+        self.chat_template.as_ref().map_or(B256::ZERO, |template| keccak256(template.source())).into()
     }
 
     /// Puts a model up that another server runs. Its tokenizer and chat template are those in `folder`, where no weights

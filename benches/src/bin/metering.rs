@@ -120,14 +120,14 @@ struct World {
 }
 
 impl World {
-    async fn new() -> anyhow::Result<Self> {
+    async fn new(model: &ServedModel) -> anyhow::Result<Self> {
         let home = std::env::home_dir().context("a home folder")?;
         let cargo = Cargo { program: "cargo".into(), home: Some(home.join(".cargo")) };
         let core = CoreBytecode::load(&home.join(".cache/hallmark"), &cargo)?;
         let config = Config { idle_block_after: Some(Duration::from_secs(1)), ..Config::default() };
         let devnet = Devnet::start(config, &core, &ProtocolSetup::development()).await?;
-        let word = |byte| B256::repeat_byte(byte);
-        let offered = Offered { manifest: word(1).into(), tokenizer: word(2).into(), template: word(3).into() };
+        let manifest = model.manifest.context("a manifest")?;
+        let offered = Offered { manifest, tokenizer: model.tokenizer.digest(), template: model.template_digest() };
         let market = devnet.open_market(&offered).await?;
         let to = devnet.deployment().clone();
         let token = to.test_token.context("a test token")?;
@@ -179,7 +179,7 @@ impl World {
             clock: now,
         };
         let host = MeteredHost::open(setup).await?;
-        let metered = ServedModel { lease: host.lease(self.market.lease), ..model.clone() };
+        let metered = host.under(self.market.lease, model.clone()).await?;
         let state = AppState::metered(vec![metered], Limits::default(), seconds, 1, host.metering().clone());
         let bare = AppState::new(vec![model], Limits::default(), seconds, 2);
         let (first, second) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
@@ -324,12 +324,13 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(index.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
-async fn engine_figures(arguments: &Arguments, world: &World) -> anyhow::Result<Value> {
+async fn engine_figures(arguments: &Arguments) -> anyhow::Result<Value> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let model = Arc::new(Model::load(&arguments.model)?);
     // Prefixes are kept for nobody, so that both hosts compute the same.
     let settings = BuiltinSettings { reuse_prefixes: false, ..BuiltinSettings::default() };
     let served = ServedModel::builtin("model", model, seconds(), &settings)?;
+    let world = World::new(&served).await?;
     let [metered, bare] = world.serve(served, &tasks, &stop).await?;
     let client = Client::builder().no_proxy().build()?;
     let mut payers = (0..32).map(|lane| world.payer(lane)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -383,12 +384,13 @@ async fn engine_figures(arguments: &Arguments, world: &World) -> anyhow::Result<
 }
 
 /// M2: whole requests per second, each with a voucher, a statement and a synced journal.
-async fn settled(arguments: &Arguments, world: &World) -> anyhow::Result<Value> {
+async fn settled(arguments: &Arguments) -> anyhow::Result<Value> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let model = Model::load("bundled")?;
     let settings = BuiltinSettings { streams: NonZeroUsize::MIN, ..BuiltinSettings::default() };
     let served = ServedModel::builtin("instant", Arc::new(model), seconds(), &settings)?;
     let served = ServedModel { engine: Arc::new(Instantly), ..served };
+    let world = World::new(&served).await?;
     let [metered, bare] = world.serve(served, &tasks, &stop).await?;
     let body = Arc::new(json!({ "model": "instant", "prompt": "Once upon", "max_tokens": 1 }));
     let mut rates = Vec::new();
@@ -438,11 +440,8 @@ async fn settled(arguments: &Arguments, world: &World) -> anyhow::Result<Value> 
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     rustls::crypto::ring::default_provider().install_default().map_err(|_| anyhow::anyhow!("a TLS provider twice"))?;
-    let world = World::new().await?;
-    let engine = engine_figures(&arguments, &world).await?;
-    drop(world);
-    let world = World::new().await?;
-    let settled = settled(&arguments, &world).await?;
+    let engine = engine_figures(&arguments).await?;
+    let settled = settled(&arguments).await?;
     println!("{}", json!({ "engine": engine, "m2": settled }));
     Ok(())
 }

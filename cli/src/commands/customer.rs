@@ -62,6 +62,8 @@ impl TokenArguments {
 
 /// Add a customer and make its API key, which is shown once
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  hallmark customer add acme --budget 50 --requests-per-minute 60")]
 pub(crate) struct Add {
     /// The customer's name: letters, digits, `-`, `_` and `.`
     #[arg(value_name = "NAME", value_parser = customer_id)]
@@ -84,6 +86,8 @@ pub(crate) struct Add {
 
 /// List the customers with what they were charged
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  hallmark customer list")]
 pub(crate) struct List {
     #[command(flatten)]
     books: BooksArgument,
@@ -94,6 +98,8 @@ pub(crate) struct List {
 
 /// Refuse a customer's API key from now on
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  hallmark customer revoke acme")]
 pub(crate) struct Revoke {
     /// The customer
     #[arg(value_name = "NAME", value_parser = customer_id)]

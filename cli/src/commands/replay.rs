@@ -21,6 +21,7 @@ const DIFFERS: u8 = 2;
 ///
 /// Takes the request's body as it was sent and the answer as it came, whole or as a stream. The built-in engine gives the same
 /// bytes for the same request, whatever else it was doing, so an honest host's answer is found again. Exits 2 if it is not.
+/// Who signed the statement, and whether it charges what the lease says, is not looked at: that needs the chain.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   hallmark replay --request request.json --answer answer.json --model ./my-model")]

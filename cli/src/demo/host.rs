@@ -117,11 +117,12 @@ pub(super) async fn serve(
     };
     let host = MeteredHost::open(setup).await?;
     let settings = BuiltinSettings { streams: NonZeroUsize::MIN.saturating_add(7), ..BuiltinSettings::default() };
-    let mut served =
-        ServedModel::builtin(MODEL, Arc::new(model), seconds(), &settings).context("failed to start the engine")?;
-    served.lease = host.lease(lease.lease);
+    let served = ServedModel::builtin(MODEL, Arc::new(model), seconds(), &settings);
+    let served = host.under(lease.lease, served.context("failed to start the engine")?).await?;
     let metering = host.metering().clone();
-    let state = AppState::metered(vec![served], Limits::default(), seconds, context.seed()?, metering);
+    // Not the demo's seed: names of answers must never come again.
+    let seed = OsRng.try_next_u64().context("failed to read randomness from the operating system")?;
+    let state = AppState::metered(vec![served], Limits::default(), seconds, seed, metering);
     let listeners = Listeners { customers: place.listener, tls: None, operator: None };
     context.tracker.spawn(async move {
         if let Err(error) = host.serve(listeners, state, stop.cancelled_owned()).await {

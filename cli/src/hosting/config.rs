@@ -12,7 +12,7 @@ use protocol::{ids::LeaseId, units::Seconds};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
-use crate::failure::Advise as _;
+use crate::{failure::Advise as _, models};
 
 /// The file. Every field but the models has a default that is right for `hallmark devnet`.
 #[derive(Debug, Deserialize)]
@@ -141,8 +141,36 @@ impl HostConfig {
         let config: Self = toml::from_str(&text)
             .with_context(|| format!("{} is not a host's configuration", path.display()))
             .advise("`hallmark host --example` prints one with every field")?;
-        anyhow::ensure!(!config.models.is_empty(), "{} names no [[model]] to serve", path.display());
+        config.check().with_context(|| format!("{} cannot be used", path.display()))?;
         Ok(config)
+    }
+}
+
+impl HostConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.models.is_empty(), "it names no [[model]] to serve");
+        for (place, model) in self.models.iter().enumerate() {
+            let others = self.models.iter().take(place);
+            for other in others {
+                anyhow::ensure!(other.lease != model.lease, "two models name lease {}", model.lease);
+                anyhow::ensure!(
+                    other.served_name() != model.served_name(),
+                    "two models are called {}",
+                    model.served_name()
+                );
+            }
+        }
+        for (name, span) in [("[chain] poll", self.chain.poll), ("[settlement] every", self.settlement.every)] {
+            anyhow::ensure!(!span.is_zero(), "{name} must be 1s at least");
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Its name in the API.
+    pub(crate) fn served_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| models::short_name(&self.model))
     }
 }
 
@@ -161,7 +189,7 @@ impl Default for ChainConfig {
 
 impl Default for SettlementConfig {
     fn default() -> Self {
-        Self { every: Duration::from_secs(10), claim_from: "0.05".to_owned(), claim_least: "0.001".to_owned() }
+        Self { every: Duration::from_secs(10), claim_from: "0.05".to_owned(), claim_least: "0".to_owned() }
     }
 }
 

@@ -8,6 +8,7 @@ use licensing_contracts::{
     deployment::Deployment,
 };
 use protocol::{ids::LeaseId, money::Prices, units::UnixMilliseconds};
+use rand::{TryRngCore as _, rngs::OsRng};
 use serving::{
     AppState, Limits, ServedModel,
     chain::WatchSettings,
@@ -76,13 +77,16 @@ impl Metered {
             served.push(load(model, &offer.name, context).await?);
         }
         let host = MeteredHost::open(setup).await?;
-        for (served, model) in served.iter_mut().zip(&config.models) {
-            served.lease = host.lease(model.lease);
+        let mut leased = Vec::with_capacity(served.len());
+        for (served, model) in served.into_iter().zip(&config.models) {
+            let under = host.under(model.lease, served).await;
+            leased.push(under.advise("name the model that is leased as [[model]] model, or its own lease")?);
         }
         let tls = config.tls.as_ref().map(|tls| tls::read(&tls.certificate, &tls.key)).transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let seed = context.seed()?;
-        let state = AppState::metered(served, limits(&config), system_clock, seed, host.metering().clone());
+        // Not of --seed: names of answers must never come again.
+        let seed = OsRng.try_next_u64().context("failed to read randomness from the operating system")?;
+        let state = AppState::metered(leased, limits(&config), system_clock, seed, host.metering().clone());
         let url = Url::parse(&format!("{scheme}://{address}/v1")).context("failed to form the server's address")?;
         let listeners = Listeners { customers: listener, tls, operator };
         Ok(Self { host, listeners, state, url, operator_url, offers })
@@ -119,8 +123,7 @@ async fn setup(
             claim_from: token.amount(&config.settlement.claim_from).context("[settlement] claim_from")?,
             claim_least: token.amount(&config.settlement.claim_least).context("[settlement] claim_least")?,
         });
-        let name = model.name.clone().unwrap_or_else(|| models::short_name(&model.model));
-        offers.push(Offer { name, lease: model.lease, token, prices: details.prices });
+        offers.push(Offer { name: model.served_name(), lease: model.lease, token, prices: details.prices });
     }
     let signer = secrets::signer(config.keystore.as_deref())?;
     let journal = TransactionJournal::open(&config.state, client.chain_id(), signer.address())?;

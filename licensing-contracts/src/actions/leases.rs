@@ -8,7 +8,7 @@ use protocol::{
     ids::{LeaseId, ModelId, TermsId},
     messages::wire,
     money::Prices,
-    units::{Amount, PricePerMillion, Seconds, UnixSeconds},
+    units::{Amount, PricePerMillion, UnixSeconds},
 };
 
 use super::{event, registry::number};
@@ -80,8 +80,6 @@ pub struct LeaseDetails {
     pub to: UnixSeconds,
     /// Until when vouchers can be claimed.
     pub claimable_until: UnixSeconds,
-    /// How long reported use may stay unpaid.
-    pub dispute_window: Seconds,
 }
 
 /// Reads a lease; `None` if it was never opened.
@@ -105,7 +103,6 @@ pub async fn details(chain: &ChainClient, to: &Deployment, id: LeaseId) -> Resul
         },
         to: UnixSeconds::new(lease.to),
         claimable_until: UnixSeconds::new(account.claimableUntil),
-        dispute_window: Seconds::new(account.disputeWindow),
     }))
 }
 

@@ -95,10 +95,11 @@ fn admit_channel(
 fn refusal(error: &ReserveError) -> Refusal {
     match error {
         ReserveError::Lane(LaneError::Busy) => Refusal::LaneBusy,
+        ReserveError::Lane(LaneError::TooMany) => Refusal::TooManyLanes,
         ReserveError::Lane(LaneError::OtherLease { lease }) => Refusal::LaneLease { lease: *lease },
         ReserveError::Lane(LaneError::OtherSigner { signer }) => Refusal::LaneSigner { signer: *signer },
         ReserveError::Lane(LaneError::Behind { counts, head }) => Refusal::LaneBehind { counts: *counts, head: *head },
-        ReserveError::Lane(LaneError::Ahead { counts }) => Refusal::LaneAhead { counts: *counts },
+        ReserveError::Lane(LaneError::Ahead { counts, head }) => Refusal::LaneAhead { counts: *counts, head: *head },
         ReserveError::Lane(LaneError::OtherHead { head }) => Refusal::LaneHead { head: *head },
         ReserveError::Deposit(short) => Refusal::Deposit { required: short.required, available: short.available },
         ReserveError::Cap(short) => Refusal::Cap { required: short.required, available: short.available },

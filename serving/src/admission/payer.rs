@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Refusal, voucher};
 use crate::{
     books::{Books, owner_of},
-    metering::{Metering, channel::ChannelAccount, customer::CustomerAccount, lease::ServedLease},
+    metering::{AccountError, Metering, channel::ChannelAccount, customer::CustomerAccount, lease::ServedLease},
 };
 
 /// Base64 of a [`VoucherHeader`] in JSON.
@@ -81,8 +81,12 @@ pub(crate) async fn identify(metering: &Metering, lease: &ServedLease, headers: 
         voucher::check_parties(lease, &channel, id, &voucher.message)?;
         let signer = voucher::signer(metering, &voucher)?;
         let account = metering.accounts().channel(metering.chain(), id, &channel).await;
-        let account = account.map_err(|error| Refusal::Unavailable(Arc::new(error)))?;
+        let account = account.map_err(|error| match error {
+            AccountError::NoDeposit => Refusal::NoDeposit,
+            error => Refusal::Unavailable(Arc::new(error)),
+        })?;
         voucher::check_signer(metering, &account, &voucher.message, signer).await?;
+        voucher::check_lane(metering, &account, &voucher.message).await?;
         return Ok(Payer::Channel(Box::new(ChannelPayer { account, voucher, signer })));
     }
     let Some(key) = bearer(headers) else { return Err(Refusal::Unpaid) };

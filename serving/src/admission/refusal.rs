@@ -55,6 +55,10 @@ pub(crate) enum Refusal {
     RequestCap { ceiling: Amount, cap: Amount },
     /// A request runs on the lane.
     LaneBusy,
+    /// The channel has as many lanes as it may.
+    TooManyLanes,
+    /// The lane was claimed, and the books know nothing of it.
+    LaneUsed,
     /// The lane belongs to another lease.
     LaneLease { lease: LeaseId },
     /// The lane has another key.
@@ -62,11 +66,13 @@ pub(crate) enum Refusal {
     /// The newest statement is not accepted yet.
     LaneBehind { counts: UsageCounts, head: Option<StatementDigest> },
     /// More is accepted than was stated.
-    LaneAhead { counts: UsageCounts },
+    LaneAhead { counts: UsageCounts, head: Option<StatementDigest> },
     /// Another statement is accepted than the newest one.
     LaneHead { head: Option<StatementDigest> },
     /// The ceiling does not cover the request.
     Ceiling { required: Amount, ceiling: Amount },
+    /// Nothing was ever deposited.
+    NoDeposit,
     /// The deposit does not.
     Deposit { required: Amount, available: Amount },
     /// The session key's cap does not.

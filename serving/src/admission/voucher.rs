@@ -55,9 +55,9 @@ pub(super) async fn check_signer(
     if signer == account.channel().payer {
         return Ok(());
     }
-    let grant = match metering.chain().known_grant(account.id(), signer) {
-        Some(grant) if account.keys().contains(&signer) => Some(grant),
-        _ => {
+    let grant = match account.grant(signer) {
+        Some(grant) => Some(grant),
+        None => {
             let grant = metering.accounts().grant(metering.chain(), account, signer).await;
             grant.map_err(|error| Refusal::Unavailable(Arc::new(error)))?
         }
@@ -70,4 +70,17 @@ pub(super) async fn check_signer(
         return Err(Refusal::RequestCap { ceiling: voucher.ceiling, cap: grant.per_request_cap });
     }
     Ok(())
+}
+
+/// The lane is one that these books know, or that was never claimed: a place that was stated once is not stated again.
+pub(super) async fn check_lane(
+    metering: &Metering,
+    account: &ChannelAccount,
+    voucher: &Voucher,
+) -> Result<(), Refusal> {
+    let used = metering.accounts().was_used_elsewhere(metering.chain(), account, voucher.lane).await;
+    match used.map_err(|error| Refusal::Unavailable(Arc::new(error)))? {
+        true => Err(Refusal::LaneUsed),
+        false => Ok(()),
+    }
 }

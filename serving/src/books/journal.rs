@@ -12,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use alloy_primitives::B256;
@@ -36,6 +36,8 @@ const BATCH: usize = 512;
 const WAITING: usize = 1 << 16;
 /// Channels that are remembered.
 const KNOWN_CHANNELS: usize = 1 << 16;
+/// Between two looks at what is written.
+const LOOK: Duration = Duration::from_millis(10);
 /// Between two attempts to write what could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -88,25 +90,35 @@ pub struct Journal {
 #[derive(Debug)]
 struct State {
     is_healthy: AtomicBool,
-    /// Handed over and not yet committed.
-    pending: AtomicU64,
+    /// Two statements for one place: nothing is believed any more until the process starts again.
+    is_poisoned: AtomicBool,
+    /// Entries that were handed over, and those of them whose fate is known.
+    appended: AtomicU64,
+    decided: AtomicU64,
     entries: AtomicU64,
     commits: AtomicU64,
     patience: Duration,
+    begun: Instant,
+    /// Milliseconds after `begun` at which the running commit began; 0: none runs.
+    committing: AtomicU64,
 }
 
 impl Journal {
     /// Starts the writer on a connection of its own. It ends when the journal and its clones are dropped and everything is
     /// written. `patience` is how long a request waits for the disk.
     pub async fn start(books: &Books, tasks: &TaskTracker, patience: Duration) -> Result<Self, BooksError> {
-        let (connection, lock) = books.lock().await?;
+        let (lock, connection) = (books.lock_file()?, books.writer().await?);
         let (queue, entries) = mpsc::channel(WAITING);
         let state = Arc::new(State {
             is_healthy: AtomicBool::new(true),
-            pending: AtomicU64::new(0),
+            is_poisoned: AtomicBool::new(false),
+            appended: AtomicU64::new(0),
+            decided: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             patience,
+            begun: Instant::now(),
+            committing: AtomicU64::new(0),
         });
         let connection = Some(connection);
         let writer = Writer {
@@ -130,17 +142,21 @@ impl Journal {
     ) -> Result<Written, JournalError> {
         let (written, receiver) = oneshot::channel();
         let write = Write { entry, channel, kept, written };
-        self.state.pending.fetch_add(1, Ordering::AcqRel);
+        // Before: whoever compares the two numbers must not miss it.
+        self.state.appended.fetch_add(1, Ordering::AcqRel);
         if self.queue.try_send(write).is_err() {
-            self.state.pending.fetch_sub(1, Ordering::AcqRel);
+            self.state.decided.fetch_add(1, Ordering::AcqRel);
             return Err(JournalError::Closed);
         }
         Ok(Written { receiver, patience: self.state.patience })
     }
 
-    /// Whether the last commit succeeded.
+    /// Whether the last commit succeeded, and none is waiting for the disk for longer than requests do.
     pub fn is_healthy(&self) -> bool {
-        self.state.is_healthy.load(Ordering::Acquire)
+        let State { is_healthy, is_poisoned, committing, begun, patience, .. } = &*self.state;
+        let since = Duration::from_millis(committing.load(Ordering::Acquire));
+        let is_stuck = !since.is_zero() && begun.elapsed().saturating_sub(since) > *patience;
+        is_healthy.load(Ordering::Acquire) && !is_poisoned.load(Ordering::Acquire) && !is_stuck
     }
 
     /// Entries written, and commits that it took, since the start.
@@ -150,7 +166,19 @@ impl Journal {
 
     /// Entries that were handed over and are not yet durable.
     pub fn pending(&self) -> u64 {
-        self.state.pending.load(Ordering::Acquire)
+        let decided = self.state.decided.load(Ordering::Acquire);
+        self.state.appended.load(Ordering::Acquire).saturating_sub(decided)
+    }
+
+    /// Waits until everything that was handed over before this call is durable; `false` if that takes too long.
+    pub async fn flushed(&self) -> bool {
+        let appended = self.state.appended.load(Ordering::Acquire);
+        let written = async {
+            while self.state.decided.load(Ordering::Acquire) < appended {
+                time::sleep(LOOK).await;
+            }
+        };
+        time::timeout(self.state.patience, written).await.is_ok()
     }
 }
 
@@ -205,7 +233,7 @@ impl Writer {
             self.state.commits.fetch_add(1, Ordering::Relaxed);
             let written = u64::try_from(batch.len()).unwrap_or(u64::MAX);
             self.state.entries.fetch_add(written, Ordering::Relaxed);
-            self.state.pending.fetch_sub(written, Ordering::AcqRel);
+            self.state.decided.fetch_add(written, Ordering::AcqRel);
             for (write, outcome) in batch.drain(..).zip(outcomes) {
                 // Who no longer waits needs no answer.
                 write.written.send(outcome).ok();
@@ -221,7 +249,16 @@ impl Writer {
                 match self.commit(slice::from_ref(write)).await {
                     Ok(()) => break Ok(()),
                     Err(error) if error.as_database_error().is_some_and(DatabaseError::is_unique_violation) => {
-                        tracing::error!(%error, "two statements for one place: does another process write these books?");
+                        // A commit of which nobody heard that it succeeded.
+                        if self.books.statement(write.entry.digest).await.is_ok_and(|found| found.is_some()) {
+                            break Ok(());
+                        }
+                        tracing::error!(
+                            %error,
+                            "two statements for one place: nothing more is admitted. Make sure that no other process writes these \
+                             books, and start the host again"
+                        );
+                        self.state.is_poisoned.store(true, Ordering::Release);
                         break Err(JournalError::Conflict);
                     }
                     Err(_) => {
@@ -237,9 +274,19 @@ impl Writer {
     }
 
     async fn commit(&mut self, batch: &[Write]) -> Result<(), sqlx::Error> {
+        let since = u64::try_from(self.state.begun.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        // The first try counts: one that fails is followed by others.
+        self.state.committing.compare_exchange(0, since, Ordering::AcqRel, Ordering::Acquire).ok();
+        self.try_commit(batch).await?;
+        self.state.committing.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    async fn try_commit(&mut self, batch: &[Write]) -> Result<(), sqlx::Error> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
-            empty => empty.insert(self.books.connection().await?),
+            // Somebody else may have the lock by now: then nothing is written any more.
+            empty => empty.insert(self.books.writer().await.map_err(|error| sqlx::Error::Configuration(error.into()))?),
         };
         let mut transaction = connection.begin().await?;
         let channels = batch.iter().filter_map(|write| write.channel.as_ref());

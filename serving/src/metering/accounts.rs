@@ -9,10 +9,11 @@ use std::{
 use alloy_primitives::{Address, B256};
 use licensing_contracts::client::ChainError;
 use protocol::{
-    ids::{ChannelId, LeaseId},
+    ids::{ChannelId, Lane, LeaseId},
     messages::Channel,
+    units::Amount,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::{
     channel::{ChannelAccount, ClaimedCosts, GrantFacts},
@@ -26,6 +27,9 @@ use crate::{
 /// Accounts in memory beyond which those that nobody uses are forgotten; their books stay.
 const MOST: usize = 1 << 16;
 
+/// Questions to the chain at the same time.
+const LOOKUPS: usize = 16;
+
 /// Why an account cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AccountError {
@@ -33,6 +37,9 @@ pub(crate) enum AccountError {
     Books(#[from] BooksError),
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// Nothing was ever deposited: there is nothing to remember, and anybody can think up such channels.
+    #[error("the channel has no deposit")]
+    NoDeposit,
 }
 
 /// Things that are loaded once however many ask for them at the same time.
@@ -56,6 +63,15 @@ impl<K: Eq + Hash + Copy, V> Loaded<K, V> {
         cells.entry(key).or_default().clone()
     }
 
+    /// Forgets what could not be loaded, unless somebody else is trying: two accounts of one channel would state one place twice.
+    fn forget_empty(&self, key: K, cell: &Arc<OnceCell<Arc<V>>>) {
+        let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's and the caller's, and no other: whoever wants one more must come through this lock.
+        if Arc::strong_count(cell) == 2 && cell.get().is_none() {
+            cells.remove(&key);
+        }
+    }
+
     fn get(&self, key: K) -> Option<Arc<V>> {
         let cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cells.get(&key).and_then(|cell| cell.get().cloned())
@@ -77,11 +93,21 @@ pub(crate) struct Accounts {
     customers: Loaded<B256, CustomerAccount>,
     /// Channels that were loaded since the chain was last looked at.
     new: Mutex<Vec<ChannelId>>,
+    /// Questions to the chain that requests wait for. Whoever makes up payers by the thousand waits for himself, and does not
+    /// become a thousand questions to a node.
+    lookups: Semaphore,
 }
 
 impl Accounts {
     pub(crate) fn new(books: Books, leases: Vec<LeaseId>) -> Self {
-        Self { books, leases, channels: Loaded::new(), customers: Loaded::new(), new: Mutex::default() }
+        Self {
+            books,
+            leases,
+            channels: Loaded::new(),
+            customers: Loaded::new(),
+            new: Mutex::default(),
+            lookups: Semaphore::new(LOOKUPS),
+        }
     }
 
     /// The account of a channel.
@@ -93,13 +119,21 @@ impl Accounts {
     ) -> Result<Arc<ChannelAccount>, AccountError> {
         let cell = self.channels.cell(id, ChannelAccount::is_in_use);
         let load = async {
+            let _turn = self.lookups.acquire().await;
+            if chain.channel(id).await?.deposited == Amount::ZERO {
+                return Err(AccountError::NoDeposit);
+            }
             let heads = self.books.heads(id).await?;
             let account = Arc::new(ChannelAccount::new(id, channel.clone(), &heads));
             self.new.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             self.refresh(chain, &account).await?;
             Ok::<_, AccountError>(account)
         };
-        cell.get_or_try_init(|| load).await.cloned()
+        let loaded = cell.get_or_try_init(|| load).await.cloned();
+        if loaded.is_err() {
+            self.channels.forget_empty(id, &cell);
+        }
+        loaded
     }
 
     /// Asks the chain again for everything about a channel.
@@ -127,10 +161,27 @@ impl Accounts {
         account: &ChannelAccount,
         key: Address,
     ) -> Result<Option<GrantFacts>, AccountError> {
+        let _turn = self.lookups.acquire().await;
         let Some(grant) = chain.grant(account.id(), key).await? else { return Ok(None) };
         let claimed = self.claimed(chain, account).await?;
         account.learn_grant(key, &grant, &claimed);
+        // It may have been revoked since it was read.
+        self.new.lock().unwrap_or_else(PoisonError::into_inner).push(account.id());
         Ok(Some(grant))
+    }
+
+    /// Whether a lane that the books do not know was claimed all the same: by books that were lost, or under another lease.
+    pub(crate) async fn was_used_elsewhere(
+        &self,
+        chain: &ChainWatch,
+        account: &ChannelAccount,
+        lane: Lane,
+    ) -> Result<bool, AccountError> {
+        if account.knows(lane) {
+            return Ok(false);
+        }
+        let _turn = self.lookups.acquire().await;
+        Ok(chain.claimed_requests(account.id(), lane).await? > 0)
     }
 
     /// What the account's lanes had cost when they were claimed, by the chain's counts and the books' costs.

@@ -38,6 +38,9 @@ pub(crate) struct GrantFacts {
     pub(crate) is_revoked: bool,
 }
 
+/// Lanes of one channel. Each is looked up on the chain when something happens to the channel.
+const MOST_LANES: usize = 256;
+
 /// What lanes had cost when they were last claimed.
 pub(crate) type ClaimedCosts = Vec<(Lane, Amount)>;
 
@@ -46,6 +49,8 @@ pub(crate) type ClaimedCosts = Vec<(Lane, Amount)>;
 pub(crate) enum LaneError {
     /// A request runs on it.
     Busy,
+    /// The channel has enough others.
+    TooMany,
     /// The lane belongs to another lease.
     OtherLease { lease: LeaseId },
     /// The lane belongs to another key.
@@ -53,7 +58,7 @@ pub(crate) enum LaneError {
     /// The payer did not accept the newest statement yet.
     Behind { counts: UsageCounts, head: Option<StatementDigest> },
     /// The payer accepts more than was stated.
-    Ahead { counts: UsageCounts },
+    Ahead { counts: UsageCounts, head: Option<StatementDigest> },
     /// The counts are right and the statement is another one.
     OtherHead { head: Option<StatementDigest> },
 }
@@ -81,7 +86,8 @@ struct LaneState {
 #[derive(Debug)]
 struct State {
     deposit: Purse,
-    keys: HashMap<Address, Purse>,
+    /// Session keys with what is known of their grants.
+    keys: HashMap<Address, (GrantFacts, Purse)>,
     lanes: HashMap<Lane, LaneState>,
 }
 
@@ -114,9 +120,19 @@ impl ChannelAccount {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A session key's grant, if it was looked up.
+    pub(crate) fn grant(&self, key: Address) -> Option<GrantFacts> {
+        self.lock().keys.get(&key).map(|(facts, _)| *facts)
+    }
+
     /// Session keys whose grants are known.
     pub(crate) fn keys(&self) -> Vec<Address> {
         self.lock().keys.keys().copied().collect()
+    }
+
+    /// Whether the books have a statement of a lane, or a request runs on it.
+    pub(crate) fn knows(&self, lane: Lane) -> bool {
+        self.lock().lanes.contains_key(&lane)
     }
 
     /// Lanes that the books know, with their leases.
@@ -142,8 +158,9 @@ impl ChannelAccount {
         let ours = ours.fold(0_u128, |sum, (_, cost)| sum.saturating_add(cost.get()));
         let charged = state.lanes.values().filter(|lane| lane.signer == Some(key));
         let charged = charged.fold(0_u128, |sum, lane| sum.saturating_add(lane.cost.get()));
-        let purse = state.keys.entry(key).or_insert_with(|| Purse::new(None, Amount::new(charged)));
-        purse.set_limit(Some(facts.cap), facts.spent.saturating_sub(Amount::new(ours)));
+        let known = state.keys.entry(key).or_insert_with(|| (*facts, Purse::new(None, Amount::new(charged))));
+        known.0 = *facts;
+        known.1.set_limit(Some(facts.cap), facts.spent.saturating_sub(Amount::new(ours)));
     }
 
     /// Sets `worst` aside for a request on the voucher's lane, if the voucher is the lane's next one and there is enough. The
@@ -156,17 +173,23 @@ impl ChannelAccount {
     ) -> Result<Reservation, ReserveError> {
         let mut state = self.lock();
         let state = &mut *state;
-        let lane = state.lanes.entry(voucher.lane).or_insert_with(|| LaneState::new(voucher.lease));
+        let mut lane = state.lanes.get(&voucher.lane).copied().unwrap_or(LaneState::new(voucher.lease));
         lane.check(voucher, signer).map_err(ReserveError::Lane)?;
-        state.deposit.reserve(worst).map_err(ReserveError::Deposit)?;
-        if signer != self.channel.payer
-            && let Err(short) = state.keys.entry(signer).or_default().reserve(worst)
-        {
-            state.deposit.settle(worst, Amount::ZERO);
-            return Err(ReserveError::Cap(short));
+        if lane.head.is_none() && state.lanes.len() >= MOST_LANES {
+            return Err(ReserveError::Lane(LaneError::TooMany));
         }
-        lane.is_busy = true;
-        lane.signer = Some(signer);
+        state.deposit.reserve(worst).map_err(ReserveError::Deposit)?;
+        if signer != self.channel.payer {
+            let nothing = Short { required: worst, available: Amount::ZERO };
+            let reserved = state.keys.get_mut(&signer).map_or(Err(nothing), |(_, purse)| purse.reserve(worst));
+            if let Err(short) = reserved {
+                state.deposit.settle(worst, Amount::ZERO);
+                return Err(ReserveError::Cap(short));
+            }
+        }
+        (lane.is_busy, lane.signer) = (true, Some(signer));
+        // Only now: refused vouchers leave nothing behind.
+        state.lanes.insert(voucher.lane, lane);
         Ok(Reservation { account: self.clone(), lane: voucher.lane, signer, worst, is_open: true })
     }
 
@@ -176,13 +199,15 @@ impl ChannelAccount {
         let state = &mut *state;
         let charge = charged.map_or(Amount::ZERO, |charged| charged.charge);
         state.deposit.settle(reservation.worst, charge);
-        if let Some(purse) = state.keys.get_mut(&reservation.signer) {
+        if let Some((_, purse)) = state.keys.get_mut(&reservation.signer) {
             purse.settle(reservation.worst, charge);
         }
         let Some(lane) = state.lanes.get_mut(&reservation.lane) else { return };
         lane.is_busy = false;
         if let Some(charged) = charged {
             (lane.counts, lane.head, lane.cost) = (charged.counts, Some(charged.head), charged.lane_cost);
+        } else if lane.head.is_none() {
+            state.lanes.remove(&reservation.lane);
         }
     }
 
@@ -226,7 +251,7 @@ impl LaneState {
         if voucher.counts.requests() < counts.requests() {
             Err(LaneError::Behind { counts, head })
         } else {
-            Err(LaneError::Ahead { counts })
+            Err(LaneError::Ahead { counts, head })
         }
     }
 }

@@ -113,7 +113,7 @@ impl ApiError {
     /// 503 for a statement that is not on the disk.
     pub(crate) fn storage() -> Self {
         let message = "The host could not write its account of this request to its journal, so the answer does not count as \
-                       complete. GET /v1/statements/{id} shows the statement once it is written.";
+                       complete. Send the next request as if there had been none: if a statement was made, the refusal names it.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "storage_unavailable", message.to_owned())
     }
 
@@ -367,7 +367,8 @@ impl IntoResponse for ApiError {
         // OpenAI's clients would send the same again, twice, and each time hold the host for as long, or be refused as before.
         let retry = match self.more.retry {
             Some(Retry::Never) => Some("false"),
-            Some(Retry::Later | Retry::After { .. }) => Some("true"),
+            Some(Retry::Later) => Some("true"),
+            Some(Retry::After { .. }) => None,
             None => (self.status == StatusCode::GATEWAY_TIMEOUT).then_some("false"),
         };
         if let Some(retry) = retry {

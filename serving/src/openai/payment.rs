@@ -73,10 +73,13 @@ impl Told {
             }
             Refusal::Unpaid
             | Refusal::Ceiling { .. }
+            | Refusal::NoDeposit
             | Refusal::Deposit { .. }
             | Refusal::Cap { .. }
             | Refusal::Budget { .. } => Self::money(refusal),
             Refusal::LaneBusy
+            | Refusal::TooManyLanes
+            | Refusal::LaneUsed
             | Refusal::LaneLease { .. }
             | Refusal::LaneSigner { .. }
             | Refusal::LaneBehind { .. }
@@ -142,6 +145,12 @@ impl Told {
                 "ceiling",
                 ceiling,
             ),
+            Refusal::NoDeposit => Self::new(
+                StatusCode::PAYMENT_REQUIRED,
+                "payment_required",
+                "insufficient_deposit",
+                "Nothing was ever deposited into this channel. Deposit into it, or check its members.",
+            ),
             Refusal::Deposit { required, available } => short(
                 "insufficient_deposit",
                 format!(
@@ -163,7 +172,7 @@ impl Told {
             Refusal::Budget { required, available } => short(
                 "budget_exceeded",
                 format!(
-                    "The request may cost {required} and {available} is left of this API key's budget. Ask the host to raise it."
+                    "The request may cost {required} and {available} is left of this API key's budget. Ask the host for a larger one."
                 ),
                 required,
                 "available",
@@ -190,6 +199,13 @@ impl Told {
                 "A request is running on this lane. Use another lane for requests at the same time.".to_owned(),
             )
             .retry(Retry::Later),
+            Refusal::TooManyLanes => {
+                conflict("too_many_lanes", "The channel has as many lanes as it may have. Use one of them again.".to_owned())
+            }
+            Refusal::LaneUsed => conflict(
+                "lane_used_elsewhere",
+                "This lane was claimed and this host has no record of it. Use another lane.".to_owned(),
+            ),
             Refusal::LaneLease { lease } => conflict(
                 "lane_of_other_lease",
                 format!("This lane belongs to lease {lease}. Use another lane."),
@@ -205,12 +221,12 @@ impl Told {
                     .to_owned(),
             )
             .with_lane(*counts, *head),
-            Refusal::LaneAhead { counts } => conflict(
+            Refusal::LaneAhead { counts, head } => conflict(
                 "nothing_stated",
                 "The voucher accepts more than this host has stated. Use the counts that are given here, or another lane."
                     .to_owned(),
             )
-            .with_lane(*counts, None),
+            .with_lane(*counts, *head),
             Refusal::LaneHead { head } => conflict(
                 "other_statement",
                 "The voucher accepts another statement than the newest one of its lane, which is given here.".to_owned(),

@@ -11,13 +11,16 @@ use super::{Settlement, SettlementError, reports::work};
 /// Blocks whose events are asked for at once.
 const PAGE: u64 = 9_999;
 
+/// Blocks that are looked through once more each time: they may have been replaced, or the node was behind.
+const AGAIN: u64 = 64;
+
 impl Settlement {
     /// Answers every open demand for a statement of ours.
     pub(super) async fn answer_challenges(&mut self) -> Result<(), SettlementError> {
         let chain = self.metering.chain().clone();
         let head = chain.head().block.number;
-        // After a start, as far back as a demand can still be open: to the beginning, which is a few requests.
-        let mut from = self.looked_until.map_or(chain.deployment().block, |until| until.saturating_add(1));
+        // After a start from the beginning: a demand may have been open for long.
+        let mut from = self.looked_until.map_or(chain.deployment().block, |until| until.saturating_sub(AGAIN));
         while from <= head {
             let until = from.saturating_add(PAGE).min(head);
             let leases: Vec<_> = self.leases.iter().map(|lease| lease.served.id).collect();
@@ -34,13 +37,22 @@ impl Settlement {
                     attempted: "look for demands of statements".to_owned(),
                     source,
                 })?;
-            for digest in logs.iter().filter_map(|log| log.topics().get(1).copied()) {
-                self.answer(digest.into()).await?;
-            }
+            let asked_for = logs.iter().filter_map(|log| log.topics().get(1).copied());
+            self.asked_for.extend(asked_for.map(StatementDigest::from));
             self.looked_until = Some(until);
             from = until.saturating_add(1);
         }
-        Ok(())
+        // One that cannot be answered must not keep the others from being: silence is punished.
+        let mut failure = Ok(());
+        for digest in self.asked_for.clone() {
+            match self.answer(digest).await {
+                Ok(()) => {
+                    self.asked_for.remove(&digest);
+                }
+                Err(error) => failure = Err(error),
+            }
+        }
+        failure
     }
 
     async fn answer(&mut self, digest: StatementDigest) -> Result<(), SettlementError> {

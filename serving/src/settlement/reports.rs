@@ -30,7 +30,8 @@ impl Settlement {
         let mut previous = None;
         for report in stored {
             previous = Some(report.digest);
-            if report.block.is_none() {
+            // Also one that was in a block and no longer is.
+            if report.block.is_none() || report.position >= on_chain {
                 self.send_report(&report, on_chain).await?;
             }
         }
@@ -51,7 +52,7 @@ impl Settlement {
         // By the chain's clock too: it refuses reports of an epoch that is not over there.
         let chain_s = self.metering.chain().head().block.timestamp_s;
         let end = Epoch::new(now.min(chain_s).checked_div(length).unwrap_or(0));
-        if self.metering.journal().pending() > 0 {
+        if !self.metering.journal().flushed().await {
             return Ok(Vec::new());
         }
         let unreported = self.metering.books().unreported(lease.served.id, end).await?;

@@ -1,6 +1,6 @@
 //! The metered host, on a development chain with the real contracts.
 
-mod customers;
+pub(crate) mod customers;
 mod hostile;
 mod killed;
 mod operating;

@@ -1,13 +1,15 @@
 """The official openai package against a running host: what its users do, and what they see when it goes wrong.
 
-Usage: python check.py BASE_URL SMALL_BASE_URL [--upstream]
+Usage: python check.py BASE_URL SMALL_BASE_URL [--upstream | --metered]
 The second host takes two requests at a time. With --upstream both stand in front of another server, which knows no
-log-probabilities for them, reuses no prompts, and does not promise the same answer whatever else it is doing.
+log-probabilities for them, reuses no prompts, and does not promise the same answer whatever else it is doing. With
+--metered both bill: HALLMARK_TEST_API_KEY is a customer's.
 Needs: pip install openai
 """
 
 import asyncio
 import math
+import os
 import sys
 import time
 
@@ -17,6 +19,8 @@ from openai import AsyncOpenAI, DefaultHttpxClient, OpenAI
 MODEL = "bytes"
 PROMPT = "First Citizen:"
 UPSTREAM = "--upstream" in sys.argv
+METERED = "--metered" in sys.argv
+KEY = os.environ.get("HALLMARK_TEST_API_KEY", "none")
 MESSAGES = [{"role": "user", "content": "Who are you?"}]
 
 
@@ -35,7 +39,13 @@ def chat(client):
     chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
-    assert chunks[-1].choices == [] and chunks[-1].usage == usage
+    last = chunks[-1]
+    assert last.choices == []
+    # A metered host reuses what a customer's own requests left.
+    if METERED:
+        assert last.usage.prompt_tokens_details.cached_tokens > 0
+        last.usage.prompt_tokens_details = usage.prompt_tokens_details
+    assert last.usage == usage
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
     # The package's own accumulator of chunks, which takes only answers that end by themselves.
@@ -128,13 +138,35 @@ def errors(client):
     assert [model.id for model in client.models.list()] == [MODEL] and client.models.retrieve(MODEL).id == MODEL
 
 
+def bills(client, base_url):
+    """Answers have statements; who pays nothing is told how to pay."""
+    whole = client.chat.completions.create(model=MODEL, messages=MESSAGES, max_completion_tokens=5)
+    statement = whole.model_extra["hallmark"]["statement"]["message"]
+    assert (statement["promptTokens"], statement["completionTokens"]) == (
+        whole.usage.prompt_tokens,
+        whole.usage.completion_tokens,
+    )
+    fields = {"model": MODEL, "messages": MESSAGES, "max_completion_tokens": 5, "stream": True}
+    *others, last = client.chat.completions.create(**fields)
+    assert last.model_extra["hallmark"]["statement_id"] and last.choices[0].finish_reason
+    assert not any("hallmark" in chunk.model_extra for chunk in others)
+
+    # The package sends a key of its own with every request, so an unknown one stands for none.
+    stranger = OpenAI(base_url=base_url, api_key="hmk-unknown", max_retries=2)
+    try:
+        stranger.chat.completions.create(**fields)
+        raise AssertionError("an unknown key was served")
+    except openai.AuthenticationError as error:
+        assert error.code == "invalid_api_key"
+
+
 def retries(base_url):
     """A full queue is 429 with Retry-After, which the package waits for."""
     waits = []
     hooks = {"response": [lambda response: waits.append((response.status_code, response.headers.get("retry-after")))]}
     http = DefaultHttpxClient(event_hooks=hooks)
-    impatient = OpenAI(base_url=base_url, api_key="none", max_retries=0)
-    patient = OpenAI(base_url=base_url, api_key="none", max_retries=60, http_client=http)
+    impatient = OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
+    patient = OpenAI(base_url=base_url, api_key=KEY, max_retries=60, http_client=http)
     # The end of a turn is forbidden, so that they last. What is not read keeps its place until it is closed.
     long = {"model": MODEL, "prompt": PROMPT, "max_tokens": 100 if UPSTREAM else 450, "stream": True, "logit_bias": {"2": -100}}
     with ThreadedStreams(impatient, long, 6) as streams:
@@ -176,7 +208,7 @@ class ThreadedStreams:
 
 async def tasks(base_url):
     """32 at once, whole and streamed, each with the answer that it gets alone."""
-    client = AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0)
+    client = AsyncOpenAI(base_url=base_url, api_key=KEY, max_retries=0)
 
     async def ask(seed, stream):
         fields = {"model": MODEL, "prompt": f"{PROMPT} {seed}", "max_tokens": 16, "seed": seed}
@@ -198,12 +230,15 @@ async def tasks(base_url):
 
 def main():
     base_url, small_base_url = sys.argv[1:3]
-    client = OpenAI(base_url=base_url, api_key="none", max_retries=0)
+    client = OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
     for check in (chat, completion, choices, logprobs, adjustments, cache, errors):
-        if UPSTREAM and check in (logprobs, cache):
+        if UPSTREAM and check in (logprobs, cache) or METERED and check is cache:
             continue
         check(client)
         print(f"{check.__name__}: ok")
+    if METERED:
+        bills(client, base_url)
+        print("bills: ok")
     retries(small_base_url)
     print("retries: ok")
     asyncio.run(tasks(base_url))

@@ -30,7 +30,7 @@ async fn world() -> (World, MeteredServer) {
     (world, host)
 }
 
-async fn add(world: &World, name: &str, key: &str, budget: Option<u128>, requests_per_minute: Option<u64>) {
+pub(crate) async fn add(world: &World, name: &str, key: &str, budget: Option<u128>, requests_per_minute: Option<u64>) {
     let books = Books::open(&world.books()).await.unwrap();
     let new = NewCustomer {
         id: CustomerId::new(name).unwrap(),

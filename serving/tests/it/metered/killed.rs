@@ -78,8 +78,8 @@ async fn process() {
         clock,
     };
     let host = MeteredHost::open(setup).await.unwrap();
-    let mut model = byte_model(ScriptedEngine::saying("an answer of some length", Ending::Finish));
-    model.lease = host.lease(LeaseId::new(1));
+    let model = byte_model(ScriptedEngine::saying("an answer of some length", Ending::Finish));
+    let model = host.under(LeaseId::new(1), model).await.unwrap();
     let seconds = || UnixSeconds(clock().get() / 1_000);
     let state = AppState::metered(vec![model], Limits::default(), seconds, rand::random(), host.metering().clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -47,7 +47,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::support::install_tls;
+use crate::support::{Ending, ScriptedEngine, byte_model, install_tls};
 
 /// EigenLayer's bytecode, from where the command line keeps it.
 fn core() -> &'static CoreBytecode {
@@ -85,13 +85,18 @@ impl World {
     }
 
     pub(crate) async fn with(setup: ProtocolSetup) -> Self {
+        Self::of(setup, &byte_model(ScriptedEngine::saying("", Ending::Finish))).await
+    }
+
+    /// A world in which this model is leased.
+    pub(crate) async fn of(setup: ProtocolSetup, model: &ServedModel) -> Self {
         install_tls();
         let config = Config { idle_block_after: Some(Duration::from_secs(1)), ..Config::default() };
         let devnet = Devnet::start(config, core(), &setup).await.unwrap();
         let offered = Offered {
-            manifest: B256::repeat_byte(1).into(),
-            tokenizer: B256::repeat_byte(2).into(),
-            template: B256::repeat_byte(3).into(),
+            manifest: model.manifest.unwrap_or(B256::repeat_byte(1).into()),
+            tokenizer: model.tokenizer.digest(),
+            template: model.template_digest(),
         };
         let market = devnet.open_market(&offered).await.unwrap();
         Self { devnet, market, folder: tempfile::tempdir().unwrap() }
@@ -200,7 +205,7 @@ impl World {
         self.host_with(model, Options::default()).await
     }
 
-    pub(crate) async fn host_with(&self, mut model: ServedModel, options: Options) -> MeteredServer {
+    pub(crate) async fn host_with(&self, model: ServedModel, options: Options) -> MeteredServer {
         let setup = HostSetup {
             books: options.books.unwrap_or_else(|| self.books()),
             client: options.client.unwrap_or_else(|| self.client()),
@@ -218,7 +223,7 @@ impl World {
             clock,
         };
         let host = MeteredHost::open(setup).await.unwrap();
-        model.lease = host.lease(self.market.lease);
+        let model = host.under(self.market.lease, model).await.unwrap();
         let seconds = || Seconds1970(clock().get() / 1_000);
         let state = AppState::metered(vec![model], options.limits, seconds, rand::random(), host.metering().clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
