@@ -181,6 +181,14 @@ impl Account {
         closing.await.map_err(|error| failed().caused_by(error))?
     }
 
+    /// Closes the account of an answer that will not be complete, for the reason given to [`fail`](Self::fail).
+    pub(super) async fn abandon(mut self) {
+        let Some(closing) = self.begin_closing() else { return };
+        if let Ok(Err(error)) = closing.await {
+            error.log();
+        }
+    }
+
     /// On a task of its own: whoever waits for it may be gone before it has ended, or was never there.
     fn begin_closing(&mut self) -> Option<oneshot::Receiver<Result<Closed, ApiError>>> {
         let settle = self.settle.take()?;

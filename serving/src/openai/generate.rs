@@ -150,7 +150,13 @@ pub(super) async fn create<E: Endpoint>(
         // The request is open until this is answered; dropped with the handler if the client hangs up.
         None => whole::<E>(&head, generation, open).await,
         Some(options) => {
-            let first = generation.next().await?;
+            let first = match generation.next().await {
+                Ok(first) => first,
+                Err(error) => {
+                    generation.abandon().await;
+                    return Err(error);
+                }
+            };
             let include_usage = options.include_usage.unwrap_or(false);
             Ok(sse::respond::<E>(&state, sse::Opened { head, generation, first, include_usage, permit: open }))
         }
@@ -246,7 +252,13 @@ async fn whole<E: Endpoint>(
     let mut said: Vec<(Said, Option<FinishReason>)> =
         (0..generation.choices()).map(|_| (generation.silence(), None)).collect();
     while !generation.is_finished() {
-        let (index, event) = generation.next().await?;
+        let (index, event) = match generation.next().await {
+            Ok(next) => next,
+            Err(error) => {
+                generation.abandon().await;
+                return Err(error);
+            }
+        };
         let Some((said, finish)) = said.get_mut(index) else { continue };
         match event {
             TextEvent::Piece(more) => said.append(more),

@@ -93,6 +93,11 @@ impl Generation {
     pub(super) async fn close(self) -> Result<Closed, ApiError> {
         self.reading.account.close().await
     }
+
+    /// Closes the account of an answer that failed, before the client is told: it may then ask again at once.
+    pub(super) async fn abandon(self) {
+        self.reading.account.abandon().await;
+    }
 }
 
 impl Reading {

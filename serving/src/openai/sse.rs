@@ -16,6 +16,7 @@ use tokio::{
     time,
 };
 use tokio_stream::Stream;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     account::{Closed, Delivered},
@@ -45,8 +46,11 @@ pub(super) struct Opened {
 /// Answers 200 and lets a task of its own write the events.
 pub(super) fn respond<E: Endpoint>(state: &AppState, opened: Opened) -> Response {
     let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
+    let untaken = TaskTracker::new();
+    // To wait for: closed means that it may end, not that nothing is added.
+    untaken.close();
     let events = Events { receiver, delivered: opened.generation.delivered().clone() };
-    let writer = Writer { state: state.clone(), sender };
+    let writer = Writer { state: state.clone(), sender, untaken };
     state.tasks().spawn(async move {
         // Only a reader that is gone ends the writing early, and then there is nobody to tell.
         writer.write::<E>(opened).await.ok();
@@ -67,6 +71,8 @@ struct Outgoing {
     event: Event,
     /// The choice that it continues, and with what.
     text: Option<(usize, String)>,
+    /// Held until the account knows of the text, which is after the channel has room again.
+    untaken: TaskTrackerToken,
 }
 
 /// What the connection reads. Text goes on the account when it leaves here.
@@ -85,8 +91,9 @@ impl Stream for Events {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.receiver.poll_recv(context).map(|outgoing| {
-            let Outgoing { event, text } = outgoing?;
+            let Outgoing { event, text, untaken } = outgoing?;
             let allowed = text.is_none_or(|(choice, text)| self.delivered.add(choice, &text));
+            drop(untaken);
             Some(if allowed { Ok(event) } else { Err(GivenUp) })
         })
     }
@@ -99,6 +106,8 @@ struct Gone;
 struct Writer {
     state: AppState,
     sender: mpsc::Sender<Outgoing>,
+    /// Events that the connection has not taken.
+    untaken: TaskTracker,
 }
 
 impl Writer {
@@ -124,7 +133,7 @@ impl Writer {
                 }
                 Err(error) => {
                     self.all_taken().await?;
-                    drop(generation);
+                    generation.abandon().await;
                     return self.send_error(&error).await;
                 }
             }
@@ -150,14 +159,15 @@ impl Writer {
         } else {
             self.send_json(&Reply { hallmark, ..end }, None).await?;
         }
-        self.send(Outgoing { event: Event::default().data("[DONE]"), text: None }).await
+        self.send(Event::default().data("[DONE]"), None).await
     }
 
     /// Waits until the connection has taken everything that was sent, so that the account knows of it.
     async fn all_taken(&self) -> Result<(), Gone> {
         let patience = self.state.limits().stalled_reader_timeout;
-        let all = self.sender.reserve_many(self.sender.max_capacity());
-        time::timeout(patience, all).await.map_err(|_| Gone)?.map(drop).map_err(|_| Gone)
+        time::timeout(patience, self.untaken.wait()).await.map_err(|_| Gone)?;
+        // What was not read when the reader hung up is not waited for either.
+        if self.sender.is_closed() { Err(Gone) } else { Ok(()) }
     }
 
     /// An error in place of the rest. No `[DONE]` follows: the answer is not complete.
@@ -168,7 +178,7 @@ impl Writer {
 
     async fn send_json(&self, body: &impl Serialize, text: Option<(usize, String)>) -> Result<(), Gone> {
         match Event::default().json_data(body) {
-            Ok(event) => self.send(Outgoing { event, text }).await,
+            Ok(event) => self.send(event, text).await,
             Err(error) => {
                 // Bodies are plain structs with string keys, which always serialise.
                 tracing::error!(%error, "failed to serialise an event");
@@ -177,7 +187,8 @@ impl Writer {
         }
     }
 
-    async fn send(&self, outgoing: Outgoing) -> Result<(), Gone> {
+    async fn send(&self, event: Event, text: Option<(usize, String)>) -> Result<(), Gone> {
+        let outgoing = Outgoing { event, text, untaken: self.untaken.token() };
         let patience = self.state.limits().stalled_reader_timeout;
         self.sender.send_timeout(outgoing, patience).await.map_err(|_| Gone)
     }

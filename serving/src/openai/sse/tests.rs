@@ -63,6 +63,16 @@ fn texts(ending: &Ending) -> Vec<&str> {
     ending.choices.iter().map(|choice| choice.text.as_str()).collect()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn account_is_not_closed_while_the_connection_takes_the_last_text() {
+    for _ in 0..2_000 {
+        let recorder = Recorder::new(|| Ok(None));
+        let (_, mut body) = begin(&recorder, 1, false, finish).await;
+        let given = TaskTracker::new().spawn(async move { events(&mut body).await }).await.unwrap();
+        assert_eq!((text(&given).as_str(), given.last()), (TEXT, Some(&json!("[DONE]"))));
+    }
+}
+
 #[tokio::test]
 async fn reader_that_leaves_is_billed_for_the_events_that_it_was_given() {
     for read in [0, 1, 3, 6] {
