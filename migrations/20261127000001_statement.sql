@@ -55,6 +55,18 @@ create table statement (
     constraint statement_lane_key unique (lease_id, channel_id, lane, sequence)
 );
 
-create index statement_channel_lane on statement (channel_id, lease_id, lane, sequence);
-create index statement_customer_lane on statement (customer_id, lease_id, channel_id, lane, sequence);
 create index statement_lease_epoch on statement (lease_id, epoch);
+
+-- Writer: the host (books/journal.rs), together with the statement. Where a lane stands: its newest statement.
+create table lane_head (
+    channel_id  blob   not null,
+    lease_id    bigint not null,
+    lane        bigint not null,
+    customer_id text,
+    sequence    bigint not null,
+
+    constraint lane_head_key primary key (channel_id, lease_id, lane)
+);
+
+create index lane_head_lease on lane_head (lease_id);
+create index lane_head_customer on lane_head (customer_id);

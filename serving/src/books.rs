@@ -5,6 +5,7 @@
 
 mod columns;
 mod customers;
+mod insertion;
 mod journal;
 mod settlement;
 mod statements;

@@ -15,6 +15,10 @@ use std::{
     time::Duration,
 };
 
+use alloy::{
+    providers::Provider as _,
+    rpc::types::{Filter, Log},
+};
 use alloy_primitives::B256;
 use licensing_contracts::{
     actions::{
@@ -24,7 +28,7 @@ use licensing_contracts::{
     client::{Action, ChainError, Sender},
 };
 use protocol::{
-    ids::{ChannelId, Lane, LeaseId, StatementDigest},
+    ids::{ChannelId, Epoch, Lane, LeaseId, StatementDigest},
     splits::Splits,
     units::{Amount, UnixMilliseconds, UnixSeconds},
 };
@@ -36,6 +40,8 @@ use crate::{
     metering::{Metering, lease::ServedLease},
 };
 
+/// Blocks whose events are asked for at once.
+const PAGE: u64 = 9_999;
 /// How long answers are kept for whoever asks again with the same key.
 const KEEP_ANSWERS_S: u64 = 86_400;
 
@@ -107,6 +113,8 @@ struct SettledLease {
     details: LeaseDetails,
     splits: Splits,
     claims: ClaimSettings,
+    /// Statements of earlier epochs are all reported.
+    unreported_from: Epoch,
 }
 
 /// The task that settles.
@@ -139,7 +147,7 @@ impl Settlement {
         for (served, details, claims) in leases {
             let splits = registry::splits(&client, &to, details.terms).await?;
             let splits = splits.ok_or(SettlementError::Splits { lease: served.id })?;
-            settled.push(SettledLease { served, details, splits, claims });
+            settled.push(SettledLease { served, details, splits, claims, unreported_from: Epoch::new(0) });
         }
         Ok(Self {
             metering,
@@ -261,6 +269,22 @@ impl Settlement {
         let receipt = self.sender.send_in(work, action).await?;
         tracing::info!(transaction = %receipt.transaction_hash, "{}", action.what);
         Ok(receipt)
+    }
+
+    /// Events since a block, and the block up to which they were looked for. `what` they are, for errors.
+    async fn events(&self, what: &str, filter: &Filter, mut from: u64) -> Result<(Vec<Log>, u64), ChainError> {
+        let client = self.metering.chain().client();
+        let head = client.head().await?.number;
+        let mut events = Vec::new();
+        while from <= head {
+            let until = from.saturating_add(PAGE).min(head);
+            let page = filter.clone().from_block(from).to_block(until);
+            let logs = client.provider().get_logs(&page).await;
+            let attempted = || format!("look for {what} in blocks {from} to {until}");
+            events.extend(logs.map_err(|source| ChainError::Rpc { attempted: attempted(), source })?);
+            from = until.saturating_add(1);
+        }
+        Ok((events, head))
     }
 }
 

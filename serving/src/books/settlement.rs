@@ -1,5 +1,7 @@
 //! What was reported and what was paid.
 
+use std::{ops::Range, sync::LazyLock};
+
 use alloy_primitives::B256;
 use protocol::{
     counts::UsageTotals,
@@ -13,6 +15,7 @@ use sqlx::any::AnyRow;
 use super::{
     Books, BooksError,
     columns::{self, Columns, damaged, signed},
+    insertion::Insertion,
 };
 
 /// A report as the books have it.
@@ -56,9 +59,12 @@ pub struct ClaimedLane {
 }
 
 impl Books {
-    /// The statements of epochs before `end` that are in no report yet: their digests with what they account for.
-    pub async fn unreported(&self, lease: LeaseId, end: Epoch) -> Result<Vec<(Epoch, Leaf)>, BooksError> {
-        let query = sqlx::query(UNREPORTED).bind(signed(lease.get())).bind(signed(end.get()));
+    /// The statements of these epochs that are in no report yet: their digests with what they account for.
+    pub async fn unreported(&self, lease: LeaseId, epochs: Range<Epoch>) -> Result<Vec<(Epoch, Leaf)>, BooksError> {
+        let query = sqlx::query(UNREPORTED)
+            .bind(signed(lease.get()))
+            .bind(signed(epochs.start.get()))
+            .bind(signed(epochs.end.get()));
         let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read statements of"))?;
         rows.iter().map(|row| Ok((Columns(row).epoch("epoch")?, leaf(row)?))).collect()
     }
@@ -105,15 +111,10 @@ impl Books {
             .execute(&mut *transaction)
             .await
             .map_err(failed())?;
-        for leaf in leaves {
-            sqlx::query("insert into reported (digest, lease_id, position) values ($1, $2, $3)")
-                .bind(leaf.digest.as_bytes().to_vec())
-                .bind(signed(report.lease.get()))
-                .bind(signed(*position))
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed())?;
-        }
+        let rows = REPORTED.execute(&mut transaction, leaves, |query, leaf| {
+            query.bind(leaf.digest.as_bytes().to_vec()).bind(signed(report.lease.get())).bind(signed(*position))
+        });
+        rows.await.map_err(failed())?;
         transaction.commit().await.map_err(failed())
     }
 
@@ -181,9 +182,12 @@ impl Books {
     }
 }
 
+static REPORTED: LazyLock<Insertion> =
+    LazyLock::new(|| Insertion::new("reported", &["digest", "lease_id", "position"], ""));
+
 const UNREPORTED: &str = "select s.epoch, s.digest, s.prompt_tokens, s.cached_tokens, s.completion_tokens, s.charge \
      from statement s left join reported r on r.digest = s.digest \
-     where s.lease_id = $1 and s.epoch < $2 and r.digest is null order by s.epoch";
+     where s.lease_id = $1 and s.epoch >= $2 and s.epoch < $3 and r.digest is null order by s.epoch";
 const LEAVES: &str = "select s.digest, s.prompt_tokens, s.cached_tokens, s.completion_tokens, s.charge \
      from reported r join statement s on s.digest = r.digest where r.lease_id = $1 and r.position = $2";
 const ROYALTIES_DUE: &str = "select r.position, s.digest, s.prompt_tokens, s.cached_tokens, s.completion_tokens, \

@@ -1,6 +1,6 @@
 //! Statements: what was served, for how much, and under which voucher.
 
-use std::sync::LazyLock;
+use std::{collections::HashMap, sync::LazyLock};
 
 use alloy_primitives::Address;
 use protocol::{
@@ -9,15 +9,12 @@ use protocol::{
     messages::{Channel, FinishReason, Signed, Statement, Voucher},
     units::{Amount, Seconds, UnixMilliseconds, UnixSeconds},
 };
-use sqlx::{
-    Any, AnyConnection, AssertSqlSafe,
-    any::{AnyArguments, AnyRow},
-    query::Query,
-};
+use sqlx::{AnyConnection, any::AnyRow};
 
 use super::{
     Books, BooksError, CustomerId,
     columns::{self, Columns, damaged, signed},
+    insertion::{AnyQuery, Insertion},
 };
 
 /// One request as the journal has it.
@@ -100,34 +97,44 @@ const COLUMNS: [&str; 28] = [
     "voucher_signer",
 ];
 
-/// Rows of one insertion, the largest that fit first: so there are a few statements to prepare, and not one for every size. Not
-/// many: SQLite looks for a parameter by going through all of them.
-const ROWS: [usize; 3] = [16, 4, 1];
+static STATEMENT: LazyLock<Insertion> = LazyLock::new(|| Insertion::new("statement", &COLUMNS, ""));
+// A commit that failed halfway is tried again: an older statement never takes a newer one's place.
+static LANE_HEAD: LazyLock<Insertion> = LazyLock::new(|| {
+    let columns = ["channel_id", "lease_id", "lane", "customer_id", "sequence"];
+    let newest = "on conflict (channel_id, lease_id, lane) do update set sequence = excluded.sequence \
+         where lane_head.sequence < excluded.sequence";
+    Insertion::new("lane_head", &columns, newest)
+});
 
-static INSERTIONS: LazyLock<[(usize, String); 3]> = LazyLock::new(|| ROWS.map(|rows| (rows, insertion(rows))));
-
-fn insertion(rows: usize) -> String {
-    let mut parameters = (1_u32..).map(|number| format!("${number}"));
-    let rows: Vec<String> = (0..rows)
-        .map(|_| format!("({})", parameters.by_ref().take(COLUMNS.len()).collect::<Vec<_>>().join(", ")))
-        .collect();
-    format!("insert into statement ({}) values {}", COLUMNS.join(", "), rows.join(", "))
-}
-
-/// Inserts all entries.
+/// Inserts all entries, and notes which is the newest of its lane.
 pub(super) async fn insert(connection: &mut AnyConnection, entries: &[Entry]) -> Result<(), sqlx::Error> {
-    let mut rest = entries;
-    for (rows, insertion) in INSERTIONS.iter() {
-        while let Some((piece, others)) = rest.split_at_checked(*rows) {
-            let query = sqlx::query(AssertSqlSafe(insertion.as_str()));
-            piece.iter().fold(query, bind).execute(&mut *connection).await?;
-            rest = others;
+    STATEMENT.execute(connection, entries, bind).await?;
+    let mut newest: HashMap<(Option<ChannelId>, LeaseId, Lane), &Entry> = HashMap::with_capacity(entries.len());
+    for entry in entries {
+        let statement = &entry.statement.message;
+        let head = newest.entry((statement.channel, statement.lease, statement.lane)).or_insert(entry);
+        if sequence(head) < sequence(entry) {
+            *head = entry;
         }
     }
-    Ok(())
+    let newest: Vec<&Entry> = newest.into_values().collect();
+    LANE_HEAD.execute(connection, &newest, |query, entry| bind_head(query, entry)).await
 }
 
-type AnyQuery<'q> = Query<'q, Any, AnyArguments>;
+/// Number of the request on its lane, from 1.
+const fn sequence(entry: &Entry) -> u64 {
+    entry.statement.message.step.after().requests()
+}
+
+fn bind_head<'q>(query: AnyQuery<'q>, entry: &Entry) -> AnyQuery<'q> {
+    let statement = &entry.statement.message;
+    query
+        .bind(columns::channel(statement.channel))
+        .bind(signed(statement.lease.get()))
+        .bind(signed(statement.lane.get()))
+        .bind(entry.customer.as_ref().map(|customer| customer.as_str().to_owned()))
+        .bind(signed(sequence(entry)))
+}
 
 fn bind<'q>(query: AnyQuery<'q>, entry: &Entry) -> AnyQuery<'q> {
     let Entry { statement: Signed { message: statement, signature }, .. } = entry;
@@ -140,7 +147,7 @@ fn bind<'q>(query: AnyQuery<'q>, entry: &Entry) -> AnyQuery<'q> {
         .bind(columns::channel(statement.channel))
         .bind(entry.customer.as_ref().map(|customer| customer.as_str().to_owned()))
         .bind(signed(statement.lane.get()))
-        .bind(signed(statement.step.after().requests()))
+        .bind(signed(sequence(entry)))
         .bind(signed(before.prompt().get()))
         .bind(signed(before.cached().get()))
         .bind(signed(before.completion().get()))
@@ -291,8 +298,8 @@ impl Books {
         costs.sum::<Result<SaturatingSum, _>>().map(|sum| sum.0)
     }
 
-    /// What can be claimed under a lease: of every lane with vouchers the newest statement that is in a report which is on the
-    /// chain, and when the lane's first request ended.
+    /// What can be claimed under a lease: of every lane with vouchers and unpaid requests the newest statement that is in a report
+    /// which is on the chain, and when the lane's first request ended.
     pub async fn claimable(&self, lease: LeaseId) -> Result<Vec<(Entry, UnixMilliseconds)>, BooksError> {
         let query = sqlx::query(CLAIMABLE).bind(signed(lease.get())).bind(columns::channel(None));
         let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read the lanes of"))?;
@@ -355,30 +362,40 @@ impl std::iter::Sum<Amount> for SaturatingSum {
     }
 }
 
-const HEADS_OF_CHANNEL: &str = "select s.* from statement s join (select lease_id, lane, max(sequence) as newest \
-     from statement where channel_id = $1 group by lease_id, lane) h \
-     on s.channel_id = $1 and s.lease_id = h.lease_id and s.lane = h.lane and s.sequence = h.newest";
+// The heads lead: these must not grow slower with every request that was ever served.
+const HEADS_OF_CHANNEL: &str = "select s.* from lane_head h join statement s \
+     on s.lease_id = h.lease_id and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.sequence \
+     where h.channel_id = $1";
 const HEAD_OF_CUSTOMER: &str =
     "select * from statement where channel_id = $1 and lease_id = $2 and lane = $3 order by sequence desc limit 1";
-const HEADS_OF_CUSTOMER: &str = "select s.lane_cost from statement s join (select lease_id, channel_id, lane, \
-     max(sequence) as newest from statement where customer_id = $1 group by lease_id, channel_id, lane) h \
-     on s.channel_id = h.channel_id and s.lease_id = h.lease_id and s.lane = h.lane and s.sequence = h.newest";
-const HEADS_OF_LEASE: &str = "select s.channel_id, s.lane_cost from statement s join (select channel_id, lane, \
-     max(sequence) as newest from statement where lease_id = $1 group by channel_id, lane) h \
-     on s.lease_id = $1 and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.newest";
-const CLAIMABLE: &str = "select s.*, h.first_ended_ms from statement s join (select t.channel_id, t.lane, \
-     max(t.sequence) as newest, min(t.ended_ms) as first_ended_ms from statement t \
-     join reported r on r.digest = t.digest \
-     join report p on p.lease_id = r.lease_id and p.position = r.position and p.block is not null \
-     where t.lease_id = $1 and t.channel_id <> $2 group by t.channel_id, t.lane) h \
-     on s.lease_id = $1 and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.newest";
+const HEADS_OF_CUSTOMER: &str = "select s.lane_cost from lane_head h join statement s \
+     on s.lease_id = h.lease_id and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.sequence \
+     where h.customer_id = $1";
+const HEADS_OF_LEASE: &str = "select s.channel_id, s.lane_cost from lane_head h join statement s \
+     on s.lease_id = h.lease_id and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.sequence \
+     where h.lease_id = $1";
+// Of each lane that has grown since it was claimed, from the newest statement back to one that is reported.
+const CLAIMABLE: &str = "select s.*, f.ended_ms as first_ended_ms from lane_head h \
+     left join claimed c on c.channel_id = h.channel_id and c.lane = h.lane \
+     join statement f \
+     on f.lease_id = h.lease_id and f.channel_id = h.channel_id and f.lane = h.lane and f.sequence = 1 \
+     join statement s on s.lease_id = h.lease_id and s.channel_id = h.channel_id and s.lane = h.lane \
+     and s.sequence = (select t.sequence from statement t join reported r on r.digest = t.digest \
+     join report p on p.lease_id = r.lease_id and p.position = r.position \
+     where t.lease_id = h.lease_id and t.channel_id = h.channel_id and t.lane = h.lane and p.block is not null \
+     order by t.sequence desc limit 1) \
+     where h.lease_id = $1 and h.channel_id <> $2 and (c.requests is null or c.requests < h.sequence)";
 const LANE_COST: &str = "select lane_cost from statement \
      where lease_id = $1 and channel_id = $2 and lane = $3 and sequence = $4";
 const STATEMENTS_OF_LANE: &str =
     "select * from statement where lease_id = $1 and channel_id = $2 and lane = $3 order by sequence";
-const TOTALS: &str = "select count(*) as requests, cast(coalesce(sum(prompt_tokens), 0) as bigint) as prompt, \
-     cast(coalesce(sum(cached_tokens), 0) as bigint) as cached, \
-     cast(coalesce(sum(completion_tokens), 0) as bigint) as completion from statement where lease_id = $1";
+const TOTALS: &str = "select cast(coalesce(sum(s.sequence), 0) as bigint) as requests, \
+     cast(coalesce(sum(s.prompt_before + s.prompt_tokens), 0) as bigint) as prompt, \
+     cast(coalesce(sum(s.cached_before + s.cached_tokens), 0) as bigint) as cached, \
+     cast(coalesce(sum(s.completion_before + s.completion_tokens), 0) as bigint) as completion \
+     from lane_head h join statement s \
+     on s.lease_id = h.lease_id and s.channel_id = h.channel_id and s.lane = h.lane and s.sequence = h.sequence \
+     where h.lease_id = $1";
 
 fn head(row: &AnyRow) -> Result<LaneHead, BooksError> {
     let entry = parse(row)?;

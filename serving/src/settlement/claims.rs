@@ -1,6 +1,6 @@
 //! Vouchers become money.
 
-use alloy::{primitives::U256, providers::Provider as _, rpc::types::Filter, sol_types::SolEvent as _};
+use alloy::{primitives::U256, rpc::types::Filter, sol_types::SolEvent as _};
 use alloy_primitives::{B256, keccak256};
 use licensing_contracts::{actions::payments, bindings::PaymentEscrow, client::ChainError};
 use protocol::{
@@ -13,8 +13,6 @@ use crate::books::{ClaimedLane, Entry};
 
 /// Lanes of one claim.
 const BATCH: usize = 50;
-/// Blocks whose events are asked for at once.
-const PAGE: u64 = 9_999;
 
 /// A lane that is worth a claim.
 #[derive(Debug)]
@@ -174,32 +172,19 @@ impl Settlement {
     /// Notes claims that were mined and not written down, as when the process was killed in between.
     pub(super) async fn recall_claims(&mut self, index: usize) -> Result<(), SettlementError> {
         let Some(lease) = self.lease(index).map(|lease| lease.served.id) else { return Ok(()) };
-        let chain = self.metering.chain().clone();
+        let to = self.metering.chain().deployment().clone();
         let known = self.metering.books().claimed(lease).await?;
         let newest = known.iter().map(|lane| lane.block).max();
-        let head = chain.client().head().await?.number;
-        let mut from = newest.map_or(chain.deployment().block, |block| block.saturating_add(1));
-        while from <= head {
-            let until = from.saturating_add(PAGE).min(head);
-            let filter = Filter::new()
-                .address(chain.deployment().payment_escrow)
-                .event_signature(PaymentEscrow::Claimed::SIGNATURE_HASH)
-                .topic2(B256::from(U256::from(lease.get())))
-                .from_block(from)
-                .to_block(until);
-            let logs = chain
-                .client()
-                .provider()
-                .get_logs(&filter)
-                .await
-                .map_err(|source| ChainError::Rpc { attempted: "look for claims".to_owned(), source })?;
-            for log in &logs {
-                let Ok(event) = PaymentEscrow::Claimed::decode_log_data(log.data()) else { continue };
-                let (transaction, block) =
-                    (log.transaction_hash.unwrap_or_default(), log.block_number.unwrap_or_default());
-                self.note_events(index, &[event], transaction, block).await?;
-            }
-            from = until.saturating_add(1);
+        let from = newest.map_or(to.block, |block| block.saturating_add(1));
+        let filter = Filter::new()
+            .address(to.payment_escrow)
+            .event_signature(PaymentEscrow::Claimed::SIGNATURE_HASH)
+            .topic2(B256::from(U256::from(lease.get())));
+        let (logs, _) = self.events("claims", &filter, from).await?;
+        for log in &logs {
+            let Ok(event) = PaymentEscrow::Claimed::decode_log_data(log.data()) else { continue };
+            let (transaction, block) = (log.transaction_hash.unwrap_or_default(), log.block_number.unwrap_or_default());
+            self.note_events(index, &[event], transaction, block).await?;
         }
         Ok(())
     }

@@ -1,15 +1,11 @@
 //! Whoever holds a statement may ask on the chain where it is reported. A host that is silent is taken for one that hid it.
 
-use alloy::providers::Provider as _;
-use alloy::rpc::types::Filter;
-use alloy::sol_types::SolEvent as _;
-use licensing_contracts::{actions::audit, bindings::EvidenceCourt, client::ChainError};
+use alloy::{rpc::types::Filter, sol_types::SolEvent as _};
+use alloy_primitives::{B256, U256};
+use licensing_contracts::{actions::audit, bindings::EvidenceCourt};
 use protocol::{ids::StatementDigest, merkle_sum::MerkleSumTree};
 
 use super::{Settlement, SettlementError, reports::work};
-
-/// Blocks whose events are asked for at once.
-const PAGE: u64 = 9_999;
 
 /// Blocks that are looked through once more each time: they may have been replaced, or the node was behind.
 const AGAIN: u64 = 64;
@@ -18,30 +14,17 @@ impl Settlement {
     /// Answers every open demand for a statement of ours.
     pub(super) async fn answer_challenges(&mut self) -> Result<(), SettlementError> {
         let chain = self.metering.chain().clone();
-        let head = chain.head().block.number;
         // After a start from the beginning: a demand may have been open for long.
-        let mut from = self.looked_until.map_or(chain.deployment().block, |until| until.saturating_sub(AGAIN));
-        while from <= head {
-            let until = from.saturating_add(PAGE).min(head);
-            let leases: Vec<_> = self.leases.iter().map(|lease| lease.served.id).collect();
-            let topics: Vec<alloy_primitives::B256> =
-                leases.iter().map(|lease| alloy_primitives::U256::from(lease.get()).into()).collect();
-            let filter = Filter::new()
-                .address(chain.deployment().evidence_court)
-                .event_signature(EvidenceCourt::InclusionChallenged::SIGNATURE_HASH)
-                .topic2(topics)
-                .from_block(from)
-                .to_block(until);
-            let logs =
-                chain.client().provider().get_logs(&filter).await.map_err(|source| ChainError::Rpc {
-                    attempted: "look for demands of statements".to_owned(),
-                    source,
-                })?;
-            let asked_for = logs.iter().filter_map(|log| log.topics().get(1).copied());
-            self.asked_for.extend(asked_for.map(StatementDigest::from));
-            self.looked_until = Some(until);
-            from = until.saturating_add(1);
-        }
+        let from = self.looked_until.map_or(chain.deployment().block, |until| until.saturating_sub(AGAIN));
+        let leases = self.leases.iter().map(|lease| B256::from(U256::from(lease.served.id.get())));
+        let filter = Filter::new()
+            .address(chain.deployment().evidence_court)
+            .event_signature(EvidenceCourt::InclusionChallenged::SIGNATURE_HASH)
+            .topic2(leases.collect::<Vec<_>>());
+        let (logs, until) = self.events("demands of statements", &filter, from).await?;
+        let asked_for = logs.iter().filter_map(|log| log.topics().get(1).copied());
+        self.asked_for.extend(asked_for.map(StatementDigest::from));
+        self.looked_until = Some(until);
         // One that cannot be answered must not keep the others from being: silence is punished.
         let mut failure = Ok(());
         for digest in self.asked_for.clone() {

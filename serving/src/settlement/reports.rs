@@ -14,6 +14,8 @@ use crate::books::StoredReport;
 
 /// After an epoch's end, until its report is made: clocks of hosts and chains differ a little.
 const MARGIN_S: u64 = 2;
+/// Epochs that are looked through again although they were reported: a clock may have been set back.
+const AGAIN: u64 = 2;
 
 impl Settlement {
     /// Sends what was written down, and makes a report of what ended in epochs that are over.
@@ -35,27 +37,36 @@ impl Settlement {
                 self.send_report(&report, on_chain).await?;
             }
         }
-        for (epoch, leaves) in self.due(index).await? {
+        let end = self.epochs_over();
+        // Nothing while one of the statements may still be on its way to the disk.
+        if !self.metering.journal().flushed().await {
+            return Ok(());
+        }
+        for (epoch, leaves) in self.due(index, end).await? {
             let stored = self.make_report(index, epoch, &leaves, previous).await?;
             books.add_report(&stored, &leaves).await?;
             previous = Some(stored.digest);
             self.send_report(&stored, on_chain).await?;
         }
+        if let Some(lease) = self.leases.get_mut(index) {
+            lease.unreported_from = Epoch::new(end.get().saturating_sub(AGAIN));
+        }
         Ok(())
     }
 
-    /// Statements by the epochs that are over, oldest first; nothing while one of them may still be on its way to the disk.
-    async fn due(&self, index: usize) -> Result<Vec<(Epoch, Vec<Leaf>)>, SettlementError> {
-        let Some(lease) = self.lease(index) else { return Ok(Vec::new()) };
+    /// The epochs before this one are over.
+    fn epochs_over(&self) -> Epoch {
         let length = self.metering.chain().spans().epoch.get().max(1);
         let now = self.now().second_down().get().saturating_sub(MARGIN_S);
         // By the chain's clock too: it refuses reports of an epoch that is not over there.
         let chain_s = self.metering.chain().head().block.timestamp_s;
-        let end = Epoch::new(now.min(chain_s).checked_div(length).unwrap_or(0));
-        if !self.metering.journal().flushed().await {
-            return Ok(Vec::new());
-        }
-        let unreported = self.metering.books().unreported(lease.served.id, end).await?;
+        Epoch::new(now.min(chain_s).checked_div(length).unwrap_or(0))
+    }
+
+    /// Statements that are in no report, by their epochs, oldest first.
+    async fn due(&self, index: usize, end: Epoch) -> Result<Vec<(Epoch, Vec<Leaf>)>, SettlementError> {
+        let Some(lease) = self.lease(index) else { return Ok(Vec::new()) };
+        let unreported = self.metering.books().unreported(lease.served.id, lease.unreported_from..end).await?;
         let mut epochs: Vec<(Epoch, Vec<Leaf>)> = Vec::new();
         for (epoch, leaf) in unreported {
             match epochs.last_mut().filter(|(last, _)| *last == epoch) {

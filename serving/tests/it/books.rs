@@ -188,7 +188,7 @@ async fn reports_every_statement_once(database: &Database) {
         previous = Some(entry.digest);
         append(&journal, entry).await.unwrap();
     }
-    let unreported = books.unreported(lease, Epoch::new(2)).await.unwrap();
+    let unreported = books.unreported(lease, Epoch::new(0)..Epoch::new(2)).await.unwrap();
     assert_eq!(unreported.iter().map(|(epoch, _)| epoch.get()).collect::<Vec<_>>(), [0, 0, 1, 1, 1]);
     assert!(books.claimable(lease).await.unwrap().is_empty(), "nothing is reported yet");
     let leaves: Vec<_> = unreported.iter().filter(|(epoch, _)| epoch.get() == 0).map(|(_, leaf)| *leaf).collect();
@@ -198,7 +198,8 @@ async fn reports_every_statement_once(database: &Database) {
     let stored = StoredReport { report, position: 0, digest: B256::repeat_byte(1).into(), block: None };
     books.add_report(&stored, &leaves).await.unwrap();
     assert!(books.add_report(&stored, &leaves).await.is_err(), "a place is taken once");
-    assert_eq!(books.unreported(lease, Epoch::new(2)).await.unwrap().len(), 3);
+    assert_eq!(books.unreported(lease, Epoch::new(0)..Epoch::new(2)).await.unwrap().len(), 3);
+    assert!(books.unreported(lease, Epoch::new(0)..Epoch::new(1)).await.unwrap().is_empty());
     assert_eq!(books.reports(lease).await.unwrap(), std::slice::from_ref(&stored));
     let mut kept = books.leaves(lease, 0).await.unwrap();
     kept.sort_by_key(|leaf| leaf.digest);

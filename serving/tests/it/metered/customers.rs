@@ -1,11 +1,15 @@
 //! Customers who pay in money, and answers that are asked for twice.
 
+use alloy::{primitives::U256, sol_types::SolCall as _};
 use licensing_contracts::{
-    bindings::PaymentEscrow,
+    actions::{payments, registry},
+    bindings::{PaymentEscrow, TestToken},
+    client::Action,
     deploy::ProtocolSetup,
-    devnet::{CONTRIBUTOR, CREATOR},
+    devnet::{CONTRIBUTOR, CREATOR, HOST, PAYER},
 };
 use protocol::{
+    counts::UsageTotals,
     messages::{Signed, Statement},
     units::{Amount, UnixSeconds},
 };
@@ -131,6 +135,39 @@ async fn the_creator_is_paid_for_what_customers_pay_in_money() {
     let before = royalty().await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(royalty().await, before);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_royalty_that_was_taken_from_the_bond_is_not_paid_again() {
+    let world = World::with(ProtocolSetup { epoch_s: 2, commit_grace_s: 2, ..ProtocolSetup::development() }).await;
+    let (client, lease) = (world.client(), world.market.lease);
+    let tokens = async || {
+        client.call(world.token(), &TestToken::balanceOfCall { account: HOST.address }).await.unwrap().to::<u128>()
+    };
+    // A host without tokens cannot pay in time.
+    let all = TestToken::transferCall { to: PAYER.address, value: U256::from(tokens().await) };
+    world.send(&HOST, &Action::call("transfer", world.token(), &all)).await;
+    let host = world.host(byte_model(ScriptedEngine::saying("hello there", Ending::Finish))).await;
+    add(&world, "acme", KEY, None, None).await;
+    assert_eq!(code(&host, KEY).await.0, 200);
+    let books = Books::open(&world.books()).await.unwrap();
+    let due = async || books.royalties_due(lease).await.unwrap().len();
+    eventually("the report", async || due().await == 1).await;
+    world.wait(2 * 86_400).await;
+    let splits = registry::splits(&client, world.to(), world.market.terms).await.unwrap().unwrap();
+    let settle = payments::settle_royalty(world.to(), lease, 0, UsageTotals::ZERO, &splits).unwrap();
+    let splits = PaymentEscrow::settleRoyaltyCall::abi_decode(&settle.data).unwrap().splits;
+    let enforce = PaymentEscrow::enforceRoyaltyCall { leaseId: lease.get(), reportIndex: U256::ZERO, splits };
+    world.send(&PAYER, &Action::call("enforcement", world.to().payment_escrow, &enforce)).await;
+    let royalty = world.earned(CREATOR.address).await + world.earned(CONTRIBUTOR.address).await;
+    assert!(royalty > 0);
+    // Once it could, it must not.
+    let some = TestToken::transferCall { to: HOST.address, value: U256::from(1_000_000_000) };
+    world.send(&PAYER, &Action::call("transfer", world.token(), &some)).await;
+    eventually("the host sees it", async || due().await == 0).await;
+    assert_eq!(tokens().await, 1_000_000_000);
+    assert_eq!(world.earned(CREATOR.address).await + world.earned(CONTRIBUTOR.address).await, royalty);
     host.stop().await;
 }
 
