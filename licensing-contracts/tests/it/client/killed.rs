@@ -133,9 +133,14 @@ async fn a_process_that_is_killed_at_any_of_its_requests_sends_once() {
             .await;
             let mut tries = 0;
             loop {
-                let process = start(&world, node.url().as_str(), wanted);
+                let process = {
+                    // Its first request may come at once: whoever kills it waits until it is known.
+                    let mut child = child.lock().unwrap();
+                    let process = start(&world, node.url().as_str(), wanted);
+                    *child = Some(process.id());
+                    process
+                };
                 let id = process.id();
-                *child.lock().unwrap() = Some(id);
                 if when == Killed::After && tries == 0 {
                     // Killed as soon as the node has done it: the answer never comes, so nothing else can happen first.
                     let reached = Arc::clone(&reached);
