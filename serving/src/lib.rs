@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod books;
+mod causes;
 pub mod chain;
 pub mod engine;
 pub mod host;

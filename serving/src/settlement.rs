@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     books::BooksError,
+    causes::Causes,
     metering::{Metering, lease::ServedLease},
 };
 
@@ -248,7 +249,7 @@ impl Settlement {
                 }
             }
             Err(error) => {
-                let error = Chain(&error).to_string();
+                let error = Causes(&error).to_string();
                 if self.told.insert(what.clone(), error.clone()).is_none_or(|told| told != error) {
                     tracing::warn!(%error, "settlement failed to {what}: {error}");
                 }
@@ -289,18 +290,3 @@ impl Settlement {
 }
 
 type Receipt = alloy::rpc::types::TransactionReceipt;
-
-/// An error and what caused it, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}

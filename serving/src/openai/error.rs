@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::engine::EngineError;
+use crate::{causes::Causes, engine::EngineError};
 
 /// Read by OpenAI's clients before they decide for themselves.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -378,20 +378,5 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(PAYMENT_REQUIRED, offer);
         }
         response
-    }
-}
-
-/// An error and what caused it, on one line.
-struct Causes<'a>(&'a (dyn Error + 'static));
-
-impl std::fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
