@@ -25,9 +25,9 @@ pub use self::error::CheckpointError;
 use self::header::{Entry, Header};
 pub(crate) use self::{
     save::is_legal,
-    shards::{INDEX, SINGLE, shard_names},
+    shards::{INDEX, SINGLE, has_safetensors, shard_names},
 };
-use crate::config::Config;
+use crate::{config::Config, gguf};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const OUTPUT: &str = "lm_head.weight";
@@ -234,6 +234,9 @@ impl Checkpoint {
 
 /// The weight files of a model folder, and the index if they are split; none of them is opened but the index.
 pub(crate) fn weight_files(directory: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    if gguf::has_only_gguf(directory) {
+        return Ok(vec![directory.join(gguf::FILE)]);
+    }
     let mut found = shards::find(directory)?;
     if found.index.is_some() {
         found.files.push(directory.join(INDEX));

@@ -7,15 +7,20 @@ pub(crate) mod block;
 mod cache;
 pub(crate) mod pack;
 pub(crate) mod rope;
+pub(crate) mod weight;
 
 use candle_core::{Device, Tensor};
 use thiserror::Error;
 
-use self::block::{Block, Shape, normalise, project, read};
+use self::{
+    block::{BlockOf, Shape, normalise, project, read},
+    weight::Weight,
+};
 pub use self::{cache::KvCache, pack::Pack};
 use crate::{
     Checkpoint, Config,
     checkpoint::CheckpointError,
+    gguf::{GgufError, GgufWeights},
     kernel::{
         View, Weights,
         attention::{Visible, attend},
@@ -35,6 +40,10 @@ pub enum DecoderError {
     Tensor(#[from] candle_core::Error),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    #[error("quantized weights cannot be trained; import the GGUF file with --dtype bf16, which training takes")]
+    Quantized,
     #[error("token {id} is outside of the model's vocabulary of {vocabulary}")]
     UnknownToken { id: u32, vocabulary: usize },
     #[error("a sequence of {tokens} tokens does not fit; at most {limit} do")]
@@ -52,33 +61,45 @@ pub struct Stream<'a> {
     pub cache: &'a mut KvCache,
 }
 
-/// Weights of a decoder, ready to run. Computes in f32; matrices that are stored in bf16 stay so in memory.
+/// Weights of a decoder, ready to run. Computes in f32; matrices that are stored in bf16 or quantized stay so in memory.
 #[derive(Debug)]
 pub struct Decoder {
     config: Config,
     pub(crate) shape: Shape,
-    pub(crate) embedding: Tensor,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) final_norm: Tensor,
+    pub(crate) embedding: Weight,
+    pub(crate) blocks: Vec<BlockOf<Weight>>,
+    pub(crate) final_norm: Weight,
     /// Absent where the embedding serves as the output projection.
-    pub(crate) head: Option<Tensor>,
+    pub(crate) head: Option<Weight>,
     frequencies: Vec<f32>,
 }
 
 impl Decoder {
     /// Reads all weights of a checkpoint.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self, DecoderError> {
-        let config = checkpoint.config().clone();
-        let blocks = (0..config.layers).map(|layer| Block::load(checkpoint, layer)).collect::<Result<_, _>>()?;
-        let head = (!config.tie_word_embeddings).then(|| read(checkpoint, "lm_head.weight")).transpose()?;
+        let read = |name: &str| Ok(Weight::Plain(read(checkpoint, name)?));
+        Self::of(checkpoint.config(), |name| checkpoint.contains(name), read)
+    }
+
+    /// Reads all weights of a GGUF file; its matrices stay as they are.
+    pub fn load_gguf(weights: &GgufWeights) -> Result<Self, DecoderError> {
+        Self::of(weights.config(), |name| weights.contains(name), |name| Ok(weights.read(name)?))
+    }
+
+    fn of(
+        config: &Config,
+        contains: impl Fn(&str) -> bool,
+        read: impl Fn(&str) -> Result<Weight, DecoderError>,
+    ) -> Result<Self, DecoderError> {
+        let blocks = (0..config.layers).map(|layer| BlockOf::of(layer, &contains, &read)).collect::<Result<_, _>>()?;
         Ok(Self {
-            shape: Shape::of(&config),
-            embedding: read(checkpoint, "model.embed_tokens.weight")?,
+            shape: Shape::of(config),
+            embedding: read("model.embed_tokens.weight")?,
             blocks,
-            final_norm: read(checkpoint, "model.norm.weight")?,
-            head,
+            final_norm: read("model.norm.weight")?,
+            head: (!config.tie_word_embeddings).then(|| read("lm_head.weight")).transpose()?,
             frequencies: rope::frequencies(&config.rope, config.head_dim),
-            config,
+            config: config.clone(),
         })
     }
 
@@ -268,7 +289,7 @@ impl Decoder {
     }
 
     fn embed(&self, ids: &[u32]) -> Result<Tensor, DecoderError> {
-        let (vocabulary, width) = self.embedding.dims2()?;
+        let (vocabulary, width) = (self.config.vocab_size, self.shape.hidden);
         let view = View::of(&self.embedding)?;
         let table = view.weights()?;
         let mut rows = vec![0.0; ids.len() * width];

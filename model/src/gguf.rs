@@ -6,8 +6,8 @@
 
 mod architecture;
 mod error;
-mod quantization;
 mod reader;
+mod stored;
 mod vocabulary;
 mod weights;
 
@@ -21,13 +21,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::error::GgufError;
+pub use self::{error::GgufError, stored::GgufWeights};
+pub(crate) use self::stored::{FILE, has_only_gguf};
 use self::{
     architecture::Family,
     error::{bad_tensor, bad_value, write_failed},
     reader::Header,
     vocabulary::Vocabulary,
-    weights::Job,
+    weights::{FloatType, Job},
 };
 use crate::{
     ChatTemplate, Checkpoint, Config, Tokenizer,
@@ -38,32 +39,21 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightType {
-    /// Half the size; rounds to nearest, ties to even. Quantized weights lose nothing that matters by it.
+    /// Half the size of `f32`; rounds to nearest, ties to even. Quantized weights lose nothing that matters by it.
     #[default]
     Bf16,
     /// Every value as the file has it.
     F32,
+    /// The file itself, to be served as it is: smallest and fastest, and nothing that can be trained or stamped.
+    Stored,
 }
 
 impl WeightType {
-    fn bytes(self) -> u64 {
-        match self {
-            Self::Bf16 => 2,
-            Self::F32 => 4,
-        }
-    }
-
-    fn safetensors(self) -> &'static str {
-        match self {
-            Self::Bf16 => "BF16",
-            Self::F32 => "F32",
-        }
-    }
-
+    /// For `config.json`.
     fn torch(self) -> &'static str {
         match self {
             Self::Bf16 => "bfloat16",
-            Self::F32 => "float32",
+            Self::F32 | Self::Stored => "float32",
         }
     }
 }
@@ -105,7 +95,7 @@ pub struct ImportReport {
 /// Imports a GGUF file into a new folder.
 ///
 /// Takes versions 2 and 3, the architectures llama (Mistral included), qwen2 and qwen3, and tensors in F32, F16, BF16,
-/// Q8_0, Q4_0, Q4_1, Q4_K and Q6_K. Memory stays at the header and a few megabytes. `out` must not exist or be empty; it
+/// Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K. Memory stays at the header and a few megabytes, or one tensor. `out` must not exist or be empty; it
 /// appears when everything is written and has been opened once.
 pub fn import(
     file: &Path,
@@ -113,16 +103,17 @@ pub fn import(
     dtype: WeightType,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<ImportReport, GgufError> {
-    let open_failed = |source| GgufError::Open { file: file.to_owned(), source };
-    let handle = File::open(file).map_err(open_failed)?;
-    let length = handle.metadata().map_err(open_failed)?.len();
-    let mut input = BufReader::with_capacity(1 << 16, handle);
+    let (mut input, length) = open(file)?;
     let header = Header::read(&mut input, length, file)?;
     let plan = Plan::of(&header, &mut input, dtype)?;
 
     let folder = PartialFolder::beside(out)?;
-    let weight_bytes =
-        weights::write(&plan.jobs, &mut input, dtype, &folder.path().join("model.safetensors"), progress)?;
+    let safetensors = folder.path().join("model.safetensors");
+    let weight_bytes = match dtype {
+        WeightType::Bf16 => weights::write(&plan.jobs, &mut input, FloatType::Bf16, &safetensors, progress)?,
+        WeightType::F32 => weights::write(&plan.jobs, &mut input, FloatType::F32, &safetensors, progress)?,
+        WeightType::Stored => stored::copy(input, length, &folder.path().join(FILE), progress)?,
+    };
     for (name, value) in &plan.files {
         let path = folder.path().join(name);
         let mut text = serde_json::to_vec_pretty(value).map_err(|error| write_failed(&path)(error.into()))?;
@@ -134,18 +125,26 @@ pub fn import(
     Ok(plan.report(&header, weight_bytes, has_chat_template, dtype))
 }
 
+/// The file and its length.
+fn open(file: &Path) -> Result<(BufReader<File>, u64), GgufError> {
+    let failed = |source| GgufError::Open { file: file.to_owned(), source };
+    let handle = File::open(file).map_err(failed)?;
+    let length = handle.metadata().map_err(failed)?.len();
+    Ok((BufReader::with_capacity(1 << 16, handle), length))
+}
+
 /// Everything that is going to be written.
-struct Plan<'a> {
+struct Plan {
     family: Family,
     config: Config,
-    jobs: Vec<Job<'a>>,
+    jobs: Vec<Job>,
     /// JSON files by their names.
     files: Vec<(&'static str, Value)>,
     warnings: Vec<String>,
 }
 
-impl<'a> Plan<'a> {
-    fn of(header: &'a Header, input: &mut BufReader<File>, dtype: WeightType) -> Result<Self, GgufError> {
+impl Plan {
+    fn of(header: &Header, input: &mut BufReader<File>, dtype: WeightType) -> Result<Self, GgufError> {
         let metadata = &header.metadata;
         let family = Family::of(metadata)?;
         let rope_scaling = rope_scaling(family, header, input)?;
@@ -193,7 +192,7 @@ impl<'a> Plan<'a> {
 }
 
 /// Every tensor that the configuration asks for, found in the file; a tensor that it does not ask for is an error.
-fn jobs<'a>(family: Family, config: &Config, header: &'a Header) -> Result<Vec<Job<'a>>, GgufError> {
+fn jobs(family: Family, config: &Config, header: &Header) -> Result<Vec<Job>, GgufError> {
     let mut unused: BTreeMap<&str, _> = header.tensors.iter().map(|(name, info)| (name.as_str(), info)).collect();
     unused.remove(architecture::ROPE_FACTORS);
     let mut jobs = Vec::new();
@@ -204,7 +203,7 @@ fn jobs<'a>(family: Family, config: &Config, header: &'a Header) -> Result<Vec<J
         architecture::check_shape(&source, info, &expected.shape)?;
         let interleaved_heads = architecture::is_interleaved(family, &source)
             .then(|| if source.contains(".attn_q.") { config.heads } else { config.kv_heads });
-        jobs.push(Job { source, target: expected.name, info, interleaved_heads });
+        jobs.push(Job { source, target: expected.name, info: info.clone(), interleaved_heads });
     }
     match unused.into_keys().next() {
         Some(name) => Err(bad_tensor(name, "is not part of the model that the file describes")),
@@ -227,15 +226,19 @@ fn rope_scaling(family: Family, header: &Header, input: &mut BufReader<File>) ->
     let mut bytes = vec![0; info.shape[0] * 4];
     io::Seek::seek(input, io::SeekFrom::Start(info.offset)).map_err(failed)?;
     io::Read::read_exact(input, &mut bytes).map_err(failed)?;
-    let mut factors = Vec::new();
-    info.quantization.dequantize(&bytes, &mut factors);
+    let mut factors = vec![0.0; info.shape[0]];
+    info.quantization.widen(&bytes, &mut factors);
     let theta = header.metadata.number_if_present(&format!("{}.rope.freq_base", family.name()))?.unwrap_or(10_000.0);
     architecture::rope_factors_scaling(&factors, theta).map(Some)
 }
 
 /// Opens the written folder as a user would; returns whether it has a chat template.
 fn open_once(folder: &Path) -> Result<bool, GgufError> {
-    Checkpoint::open(folder).map_err(GgufError::Checkpoint)?;
+    if has_only_gguf(folder) {
+        GgufWeights::open(folder)?.check()?;
+    } else {
+        Checkpoint::open(folder).map_err(GgufError::Checkpoint)?;
+    }
     Tokenizer::load(folder).map_err(GgufError::Tokenizer)?;
     ChatTemplate::load(folder).map(|template| template.is_some()).map_err(GgufError::ChatTemplate)
 }

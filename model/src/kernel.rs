@@ -7,11 +7,14 @@
 
 use std::{ops::Deref, sync::OnceLock};
 
-use candle_core::{CpuStorage, Error, Result, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Error, Result, Storage, Tensor};
 use half::bf16;
+
+use self::packed::{Packed, PackedRows};
 
 pub(crate) mod attention;
 pub(crate) mod linear;
+pub(crate) mod packed;
 pub(crate) mod product;
 pub(crate) mod rows;
 
@@ -48,30 +51,58 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Row-major contents of a contiguous tensor in main memory, borrowed for as long as the view lives.
-pub(crate) struct View<'a> {
-    /// candle's read guard, whose own type belongs to its choice of lock.
-    storage: Box<dyn Deref<Target = Storage> + 'a>,
-    start: usize,
-    end: usize,
+/// What a kernel reads: a contiguous tensor in main memory, or a matrix that stays quantized.
+pub(crate) trait Operand: Sized {
+    fn view(&self) -> Result<View<'_>>;
+
+    /// These rows and those of `below` under them.
+    fn above(&self, below: &Self) -> Result<Self>;
 }
 
-impl<'a> View<'a> {
-    pub(crate) fn of(tensor: &'a Tensor) -> Result<Self> {
-        let (storage, layout) = tensor.storage_and_layout();
+impl Operand for Tensor {
+    fn view(&self) -> Result<View<'_>> {
+        let (storage, layout) = self.storage_and_layout();
         let (start, end) = layout
             .contiguous_offsets()
             .ok_or_else(|| Error::Msg(format!("kernel wants a contiguous tensor, not {layout:?}")).bt())?;
-        Ok(Self { storage: Box::new(storage), start, end })
+        Ok(View::Tensor { storage: Box::new(storage), start, end })
+    }
+
+    fn above(&self, below: &Self) -> Result<Self> {
+        if self.dtype() == below.dtype() {
+            return Self::cat(&[self, below], 0);
+        }
+        Self::cat(&[self.to_dtype(DType::F32)?, below.to_dtype(DType::F32)?], 0)
+    }
+}
+
+/// Row-major contents of an operand, borrowed for as long as the view lives.
+pub(crate) enum View<'a> {
+    Tensor {
+        /// candle's read guard, whose own type belongs to its choice of lock.
+        storage: Box<dyn Deref<Target = Storage> + 'a>,
+        start: usize,
+        end: usize,
+    },
+    Packed(&'a Packed),
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn of(operand: &'a impl Operand) -> Result<Self> {
+        operand.view()
     }
 
     pub(crate) fn weights(&self) -> Result<Weights<'_>> {
-        let Storage::Cpu(storage) = &**self.storage else {
+        let (storage, start, end) = match self {
+            Self::Tensor { storage, start, end } => (&**storage, *start, *end),
+            Self::Packed(matrix) => return Ok(Weights::Packed(matrix.all())),
+        };
+        let Storage::Cpu(storage) = &**storage else {
             return Err(Error::Msg("kernels run in main memory only".into()).bt());
         };
         match storage {
-            CpuStorage::BF16(values) => Ok(Weights::Bf16(&values[self.start..self.end])),
-            _ => Ok(Weights::F32(&storage.as_slice::<f32>()?[self.start..self.end])),
+            CpuStorage::BF16(values) => Ok(Weights::Bf16(&values[start..end])),
+            _ => Ok(Weights::F32(&storage.as_slice::<f32>()?[start..end])),
         }
     }
 
@@ -79,6 +110,7 @@ impl<'a> View<'a> {
         match self.weights()? {
             Weights::F32(values) => Ok(values),
             Weights::Bf16(_) => Err(Error::Msg("kernel wants f32 values, not bf16".into()).bt()),
+            Weights::Packed(_) => Err(Error::Msg("kernel wants f32 values, not quantized ones".into()).bt()),
         }
     }
 }
@@ -88,6 +120,7 @@ impl<'a> View<'a> {
 pub(crate) enum Weights<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
+    Packed(PackedRows<'a>),
 }
 
 impl<'a> Weights<'a> {
@@ -95,6 +128,7 @@ impl<'a> Weights<'a> {
         match self {
             Self::F32(values) => values.len(),
             Self::Bf16(values) => values.len(),
+            Self::Packed(rows) => rows.len(),
         }
     }
 
@@ -102,6 +136,7 @@ impl<'a> Weights<'a> {
         match self {
             Self::F32(values) => Self::F32(&values[range]),
             Self::Bf16(values) => Self::Bf16(&values[range]),
+            Self::Packed(rows) => Self::Packed(rows.slice(range)),
         }
     }
 
@@ -118,6 +153,11 @@ impl<'a> Weights<'a> {
                 for (wide, narrow) in scratch.iter_mut().zip(values) {
                     *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
                 }
+                scratch
+            }
+            Self::Packed(rows) => {
+                let scratch = &mut scratch[..rows.len()];
+                rows.widen(scratch);
                 scratch
             }
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::ids::ManifestDigest;
 
-use crate::{ChatTemplate, Checkpoint, Config, Decoder, Error, Manifest, Tokenizer, error::ModelError, hub};
+use crate::{ChatTemplate, Config, Decoder, Error, Manifest, Tokenizer, WeightFiles, error::ModelError, hub};
 
 /// A model that can be asked. Everything in it is read-only and may be shared between threads.
 #[derive(Debug)]
@@ -38,10 +38,10 @@ impl Model {
     /// When a part of the model cannot be used.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         // Small files first: their errors should not wait for the weights.
-        let checkpoint = Checkpoint::open(directory)?;
+        let weights = WeightFiles::open(directory)?;
         let tokenizer = Tokenizer::load(directory)?;
         let chat = ChatTemplate::load(directory)?;
-        let config = checkpoint.config().clone();
+        let config = weights.config().clone();
         if tokenizer.vocab_size() > config.vocab_size {
             return Err(Error::Model(ModelError::Vocabulary {
                 directory: directory.to_owned(),
@@ -50,7 +50,7 @@ impl Model {
             }));
         }
         // Both read every weight once; together they read the disk once.
-        let (decoder, manifest) = rayon::join(|| Decoder::load(&checkpoint), || Manifest::of(directory));
+        let (decoder, manifest) = rayon::join(|| weights.load(), || Manifest::of(directory));
         let (decoder, manifest) = (decoder?, manifest?);
         Ok(Self {
             directory: directory.to_owned(),

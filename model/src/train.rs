@@ -23,6 +23,7 @@ use crate::{
     decoder::{
         Decoder, DecoderError, LOGIT_ROWS, Pack,
         block::{Block, BlockOf, Tape, normalise, project},
+        weight::Weight,
     },
     kernel::{
         View,
@@ -70,10 +71,32 @@ pub struct Effective {
     alpha: f32,
 }
 
+/// What training starts from.
+#[derive(Debug)]
+struct Base<'a> {
+    blocks: Vec<Block>,
+    embedding: &'a Tensor,
+    final_norm: &'a Tensor,
+    head: Option<&'a Tensor>,
+}
+
+impl<'a> Base<'a> {
+    fn of(decoder: &'a Decoder, first_block: usize) -> Result<Self, DecoderError> {
+        let blocks = decoder.blocks[first_block..].iter();
+        Ok(Self {
+            blocks: blocks.map(|block| block.try_map(|weight| weight.plain().cloned())).collect::<Result<_, _>>()?,
+            embedding: decoder.embedding.plain()?,
+            final_norm: decoder.final_norm.plain()?,
+            head: decoder.head.as_ref().map(Weight::plain).transpose()?,
+        })
+    }
+}
+
 /// Trains a part of a decoder.
 #[derive(Debug)]
 pub struct Trainer<'a> {
     decoder: &'a Decoder,
+    base: Base<'a>,
     scope: Scope,
     adamw: AdamW,
     blocks: Vec<BlockOf<Trained>>,
@@ -88,21 +111,26 @@ impl<'a> Trainer<'a> {
     ///
     /// # Panics
     /// When `scope` names a block that the decoder does not have, or embeddings without every block.
+    ///
+    /// # Errors
+    /// When the decoder's weights are quantized.
     pub fn new(decoder: &'a Decoder, scope: Scope, adamw: AdamW) -> Result<Self, DecoderError> {
         assert!(scope.first_block < decoder.blocks.len(), "block {} of {}", scope.first_block, decoder.blocks.len());
         assert!(!scope.embeddings || scope.first_block == 0, "embeddings are below every block");
         let mut generator = ChaCha8Rng::seed_from_u64(scope.low_rank.map_or(0, |low_rank| low_rank.seed));
-        let blocks = decoder.blocks[scope.first_block..]
+        let base = Base::of(decoder, scope.first_block)?;
+        let blocks = base
+            .blocks
             .iter()
             .map(|block| block.try_map(|base| start(base, scope.low_rank, &mut generator)))
             .collect::<Result<_, _>>()?;
         let whole = |base: &Tensor| Parameter::new(base).map(Trained::Full);
-        let [embedding, final_norm, head] = match &decoder.head {
+        let [embedding, final_norm, head] = match base.head {
             _ if !scope.embeddings => [Trained::Frozen, Trained::Frozen, Trained::Frozen],
-            None => [whole(&decoder.embedding)?, whole(&decoder.final_norm)?, Trained::Frozen],
-            Some(head) => [whole(&decoder.embedding)?, whole(&decoder.final_norm)?, whole(head)?],
+            None => [whole(base.embedding)?, whole(base.final_norm)?, Trained::Frozen],
+            Some(head) => [whole(base.embedding)?, whole(base.final_norm)?, whole(head)?],
         };
-        Ok(Self { decoder, scope, adamw, blocks, final_norm, embedding, head, steps: 0 })
+        Ok(Self { decoder, base, scope, adamw, blocks, final_norm, embedding, head, steps: 0 })
     }
 
     /// Steps taken so far.
@@ -124,18 +152,17 @@ impl<'a> Trainer<'a> {
         };
         Ok(Effective {
             blocks: self.effective_blocks(alpha)?,
-            final_norm: self.final_norm.effective(&self.decoder.final_norm, alpha)?,
-            embedding: optional(&self.embedding, &self.decoder.embedding)?,
-            head: self.decoder.head.as_ref().map(|base| optional(&self.head, base)).transpose()?.flatten(),
+            final_norm: self.final_norm.effective(self.base.final_norm, alpha)?,
+            embedding: optional(&self.embedding, self.base.embedding)?,
+            head: self.base.head.map(|base| optional(&self.head, base)).transpose()?.flatten(),
             alpha,
         })
     }
 
     fn effective_blocks(&self, alpha: f32) -> Result<Vec<Block>, DecoderError> {
-        let bases = &self.decoder.blocks[self.scope.first_block..];
         self.blocks
             .iter()
-            .zip(bases)
+            .zip(&self.base.blocks)
             .map(|(trained, base)| {
                 let mut bases = base.values().into_iter();
                 trained.try_map(|trained| {
@@ -258,9 +285,9 @@ impl<'a> Trainer<'a> {
         let normed = normalise(top, &weights.final_norm, epsilon)?;
         let normed = View::of(&normed)?;
         let normed = normed.f32()?;
-        let tied = self.decoder.head.is_none();
+        let tied = self.base.head.is_none();
         let output = weights.head.as_ref().or(weights.embedding.as_ref().filter(|_| tied));
-        let output = output.unwrap_or_else(|| self.decoder.head.as_ref().unwrap_or(&self.decoder.embedding));
+        let output = output.unwrap_or_else(|| self.base.head.unwrap_or(self.base.embedding));
         let (vocabulary, output) = (output.dim(0)?, View::of(output)?);
         let mut total = 0.0;
         let mut dnormed = Vec::with_capacity(rows * hidden);
@@ -321,9 +348,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn output_weight<'b>(&'b self, weights: &'b Effective) -> &'b Tensor {
-        match &self.decoder.head {
+        match self.base.head {
             Some(base) => weights.head.as_ref().unwrap_or(base),
-            None => weights.embedding.as_ref().unwrap_or(&self.decoder.embedding),
+            None => weights.embedding.as_ref().unwrap_or(self.base.embedding),
         }
     }
 

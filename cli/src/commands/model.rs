@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use model::{
-    ChatTemplate, Checkpoint, Manifest, Tokenizer,
+    ChatTemplate, Manifest, Tokenizer, WeightFiles,
     gguf::{self, WeightType},
     hub,
 };
@@ -25,10 +25,11 @@ pub(crate) enum Command {
 
 /// Turn a GGUF file into a folder in Hugging Face layout
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  hallmark model import SmolLM2-135M-Instruct-Q8_0.gguf --out ./smollm2")]
+#[command(after_help = "Examples:
+  hallmark model import SmolLM2-135M-Instruct-Q8_0.gguf --out ./smollm2
+  hallmark model import SmolLM2-135M-Instruct-Q4_K_M.gguf --out ./smollm2-q4 --dtype stored")]
 pub(crate) struct Import {
-    /// The GGUF file: f32, f16, bf16, Q8_0, Q4_0, Q4_1, Q4_K or Q6_K weights
+    /// The GGUF file: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 or Q2_K to Q6_K weights
     #[arg(value_name = "FILE.gguf")]
     file: PathBuf,
 
@@ -47,6 +48,8 @@ enum Dtype {
     Bf16,
     /// Every value as the file has it
     F32,
+    /// The file itself: serves with its weights as they are, and cannot be stamped
+    Stored,
 }
 
 /// Print architecture, size, tokenizer, chat template and digests of a model
@@ -73,6 +76,7 @@ async fn import(arguments: Import, context: &Context) -> anyhow::Result<ExitCode
     let dtype = match dtype {
         Dtype::Bf16 => WeightType::Bf16,
         Dtype::F32 => WeightType::F32,
+        Dtype::Stored => WeightType::Stored,
     };
     let (progress, interrupt) = (context.progress(), context.interrupt());
     let written = out.clone();
@@ -110,18 +114,18 @@ async fn info(arguments: Info, context: &Context) -> anyhow::Result<ExitCode> {
     context
         .compute(move || {
             let directory = hub::resolve(&reference)?;
-            let checkpoint = Checkpoint::open(&directory)?;
+            let weights = WeightFiles::open(&directory)?;
             let tokenizer = Tokenizer::load(&directory)?;
             let chat = ChatTemplate::load(&directory)?;
             let manifest = Manifest::of(&directory)?;
-            let config = checkpoint.config();
+            let config = weights.config();
             let bytes: u64 = manifest.files().iter().map(|file| file.bytes).sum();
             let words = output::rows(&[
                 ("directory", directory.display().to_string()),
                 ("model", models::summary(config)),
                 (
                     "weights",
-                    format!("{:?}, {} in {} files", checkpoint.dtype(), format::bytes(bytes), manifest.files().len()),
+                    format!("{}, {} in {} files", weights.stored_as(), format::bytes(bytes), manifest.files().len()),
                 ),
                 ("positions", format::thousands(u64::try_from(config.max_positions)?)),
                 ("vocabulary", format::thousands(u64::try_from(tokenizer.vocab_size())?)),
@@ -142,7 +146,7 @@ async fn info(arguments: Info, context: &Context) -> anyhow::Result<ExitCode> {
                 "hidden_size": config.hidden_size,
                 "vocabulary": tokenizer.vocab_size(),
                 "positions": config.max_positions,
-                "dtype": format!("{:?}", checkpoint.dtype()),
+                "dtype": weights.stored_as(),
                 "tied_embeddings": config.tie_word_embeddings,
                 "chat_template": chat.is_some(),
                 "manifest": manifest.digest(),

@@ -26,6 +26,15 @@ pub enum CheckpointError {
         /// Folder that was searched.
         directory: PathBuf,
     },
+    /// A GGUF file was kept as it is.
+    #[error(
+        "the weights in {} are a GGUF file: it can be served, but not trained, stamped or compared; import it again \
+         with --dtype bf16 for that", directory.display()
+    )]
+    Quantized {
+        /// The folder.
+        directory: PathBuf,
+    },
     /// The file could not be opened, read or mapped.
     #[error("failed to read {}", file.display())]
     Read {

@@ -10,6 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{CheckpointError, Shard};
+use crate::gguf;
 
 pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
@@ -34,6 +35,11 @@ struct RawIndex {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Whether there are safetensors, in one file or with an index.
+pub(crate) fn has_safetensors(directory: &Path) -> bool {
+    [SINGLE, INDEX].iter().any(|name| directory.join(name).exists())
+}
+
 /// Finds the weight files; a single file wins over an index, as in transformers.
 pub(super) fn find(directory: &Path) -> Result<Found, CheckpointError> {
     let single = directory.join(SINGLE);
@@ -43,6 +49,9 @@ pub(super) fn find(directory: &Path) -> Result<Found, CheckpointError> {
     let file = directory.join(INDEX);
     if !file.exists() {
         let directory = directory.to_owned();
+        if directory.join(gguf::FILE).exists() {
+            return Err(CheckpointError::Quantized { directory });
+        }
         let pickled = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
         return Err(match pickled.iter().any(|name| directory.join(name).exists()) {
             true => CheckpointError::Pickle { directory },

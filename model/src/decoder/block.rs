@@ -10,7 +10,7 @@ use crate::{
     Config,
     checkpoint::{Checkpoint, CheckpointError},
     kernel::{
-        View,
+        Operand, View,
         attention::Heads,
         linear::linear,
         rows::{Rotation, add, rms_norm, rotate, swiglu},
@@ -58,6 +58,7 @@ pub(crate) struct BlockOf<T> {
     pub(crate) down_bias: Option<T>,
 }
 
+/// As it is trained.
 pub(crate) type Block = BlockOf<Tensor>;
 
 impl<T> BlockOf<T> {
@@ -140,10 +141,6 @@ pub(crate) fn read(checkpoint: &Checkpoint, name: &str) -> std::result::Result<T
 }
 
 impl Block {
-    pub(crate) fn load(checkpoint: &Checkpoint, layer: usize) -> std::result::Result<Self, DecoderError> {
-        Self::of(layer, |name| checkpoint.contains(name), |name| Ok(read(checkpoint, name)?))
-    }
-
     /// The same block, number `layer`, with each of its tensors as [`Self::named`] names them replaced.
     pub(crate) fn try_map_named(
         &self,
@@ -152,41 +149,6 @@ impl Block {
     ) -> std::result::Result<Self, DecoderError> {
         let named: BTreeMap<String, Tensor> = self.named(layer)?.into_iter().collect();
         Self::of(layer, |name| named.contains_key(name), |name| f(name, &named[name]))
-    }
-
-    /// A block from its tensors under their Hugging Face names.
-    fn of(
-        layer: usize,
-        contains: impl Fn(&str) -> bool,
-        read: impl Fn(&str) -> std::result::Result<Tensor, DecoderError>,
-    ) -> std::result::Result<Self, DecoderError> {
-        let name = |part: &str| format!("model.layers.{layer}.{part}");
-        let one = |part: &str| read(&name(part));
-        let optional = |part: &str| contains(&name(part)).then(|| one(part)).transpose();
-        let both = |a: &str, b: &str| -> std::result::Result<Tensor, DecoderError> {
-            let (a, b) = (one(a)?, one(b)?);
-            if a.dtype() == b.dtype() {
-                return Ok(Tensor::cat(&[a, b], 0)?);
-            }
-            Ok(Tensor::cat(&[a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?], 0)?)
-        };
-        let both_optional = |a: &str, b: &str| contains(&name(a)).then(|| both(a, b)).transpose();
-        Ok(Self {
-            attention_norm: one("input_layernorm.weight")?,
-            query: one("self_attn.q_proj.weight")?,
-            query_bias: optional("self_attn.q_proj.bias")?,
-            key_value: both("self_attn.k_proj.weight", "self_attn.v_proj.weight")?,
-            key_value_bias: both_optional("self_attn.k_proj.bias", "self_attn.v_proj.bias")?,
-            query_norm: optional("self_attn.q_norm.weight")?,
-            key_norm: optional("self_attn.k_norm.weight")?,
-            output: one("self_attn.o_proj.weight")?,
-            output_bias: optional("self_attn.o_proj.bias")?,
-            mlp_norm: one("post_attention_layernorm.weight")?,
-            gate_up: both("mlp.gate_proj.weight", "mlp.up_proj.weight")?,
-            gate_up_bias: both_optional("mlp.gate_proj.bias", "mlp.up_proj.bias")?,
-            down: one("mlp.down_proj.weight")?,
-            down_bias: optional("mlp.down_proj.bias")?,
-        })
     }
 
     /// The block's tensors under their Hugging Face names.
@@ -246,26 +208,28 @@ pub(crate) struct Tape {
 }
 
 /// `x wᵀ + b` on tensors.
-pub(crate) fn project(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    Tensor::from_vec(projected(x, weight, bias)?, (x.dim(0)?, weight.dim(0)?), x.device())
+pub(crate) fn project<T: Operand>(x: &Tensor, weight: &T, bias: Option<&T>) -> Result<Tensor> {
+    let (rows, values) = (x.dim(0)?, projected(x, weight, bias)?);
+    let columns = values.len().checked_div(rows).unwrap_or(0);
+    Tensor::from_vec(values, (rows, columns), x.device())
 }
 
 /// `residual + x wᵀ + b`. Not by candle's addition, whose threads wait for each other by spinning.
-fn project_onto(residual: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+fn project_onto<T: Operand>(residual: &Tensor, x: &Tensor, weight: &T, bias: Option<&T>) -> Result<Tensor> {
     let mut sum = projected(x, weight, bias)?;
     add(&mut sum, View::of(residual)?.f32()?);
     Tensor::from_vec(sum, residual.shape(), residual.device())
 }
 
-fn projected(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Vec<f32>> {
+fn projected<T: Operand>(x: &Tensor, weight: &T, bias: Option<&T>) -> Result<Vec<f32>> {
     let (view, weights) = (View::of(x)?, View::of(weight)?);
     let bias = bias.map(View::of).transpose()?;
     let bias = bias.as_ref().map(View::f32).transpose()?;
-    Ok(linear(view.f32()?, weights.weights()?, bias, weight.dim(1)?))
+    Ok(linear(view.f32()?, weights.weights()?, bias, x.dim(1)?))
 }
 
 /// RMS norm on tensors.
-pub(crate) fn normalise(x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
+pub(crate) fn normalise(x: &Tensor, weight: &impl Operand, epsilon: f32) -> Result<Tensor> {
     Tensor::from_vec(rms_norm(View::of(x)?.f32()?, View::of(weight)?.f32()?, epsilon), x.shape(), x.device())
 }
 
@@ -288,7 +252,36 @@ pub(crate) fn normalise_heads(x: &mut [f32], row_width: usize, heads: usize, wei
     }
 }
 
-impl Block {
+impl<T: Operand> BlockOf<T> {
+    /// A block from its parameters under their Hugging Face names.
+    pub(crate) fn of(
+        layer: usize,
+        contains: impl Fn(&str) -> bool,
+        read: impl Fn(&str) -> std::result::Result<T, DecoderError>,
+    ) -> std::result::Result<Self, DecoderError> {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let one = |part: &str| read(&name(part));
+        let optional = |part: &str| contains(&name(part)).then(|| one(part)).transpose();
+        let both = |a: &str, b: &str| -> std::result::Result<T, DecoderError> { Ok(one(a)?.above(&one(b)?)?) };
+        let both_optional = |a: &str, b: &str| contains(&name(a)).then(|| both(a, b)).transpose();
+        Ok(Self {
+            attention_norm: one("input_layernorm.weight")?,
+            query: one("self_attn.q_proj.weight")?,
+            query_bias: optional("self_attn.q_proj.bias")?,
+            key_value: both("self_attn.k_proj.weight", "self_attn.v_proj.weight")?,
+            key_value_bias: both_optional("self_attn.k_proj.bias", "self_attn.v_proj.bias")?,
+            query_norm: optional("self_attn.q_norm.weight")?,
+            key_norm: optional("self_attn.k_norm.weight")?,
+            output: one("self_attn.o_proj.weight")?,
+            output_bias: optional("self_attn.o_proj.bias")?,
+            mlp_norm: one("post_attention_layernorm.weight")?,
+            gate_up: both("mlp.gate_proj.weight", "mlp.up_proj.weight")?,
+            gate_up_bias: both_optional("mlp.gate_proj.bias", "mlp.up_proj.bias")?,
+            down: one("mlp.down_proj.weight")?,
+            down_bias: optional("mlp.down_proj.bias")?,
+        })
+    }
+
     /// Output (queries, hidden) of the block for input `x` (rows, hidden).
     ///
     /// `rotation` holds the angles of every row of `x`. With `queries`, only those rows are asked and answered; all rows
@@ -333,7 +326,7 @@ impl Block {
         &self,
         x: &Tensor,
         heads: usize,
-        norm: Option<&Tensor>,
+        norm: Option<&T>,
         shape: &Shape,
         rotation: &Rotation,
         rows: Option<&[usize]>,

@@ -10,10 +10,8 @@ use std::{
     path::Path,
 };
 
-use super::{
-    error::{GgufError, bad_tensor, bad_value},
-    quantization::Quantization,
-};
+use super::error::{GgufError, bad_tensor, bad_value};
+use crate::quantization::Quantization;
 
 const MAGIC: [u8; 4] = *b"GGUF";
 /// The largest known vocabularies take a few megabytes.

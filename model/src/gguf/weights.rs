@@ -10,7 +10,7 @@ use half::bf16;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Progress, WeightType,
+    Progress,
     error::{GgufError, bad_tensor, write_failed},
     reader::TensorInfo,
 };
@@ -19,19 +19,42 @@ use crate::partial;
 /// Elements that are converted at once; a multiple of every block.
 const CHUNK: usize = 1 << 20;
 
+/// What safetensors files are written in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FloatType {
+    Bf16,
+    F32,
+}
+
+impl FloatType {
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Bf16 => 2,
+            Self::F32 => 4,
+        }
+    }
+
+    fn safetensors(self) -> &'static str {
+        match self {
+            Self::Bf16 => "BF16",
+            Self::F32 => "F32",
+        }
+    }
+}
+
 /// One tensor of the output.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct Job {
     /// Name in the file that is read.
     pub(super) source: String,
     /// Name in the file that is written.
     pub(super) target: String,
-    pub(super) info: &'a TensorInfo,
+    pub(super) info: TensorInfo,
     /// Number of heads whose rows llama.cpp interleaved.
     pub(super) interleaved_heads: Option<usize>,
 }
 
-impl Job<'_> {
+impl Job {
     fn elements(&self) -> usize {
         // The reader checked that the product fits.
         self.info.shape.iter().product()
@@ -40,9 +63,9 @@ impl Job<'_> {
 
 /// Writes the tensors in order; returns the size of the file.
 pub(super) fn write<R: Read + Seek>(
-    jobs: &[Job<'_>],
+    jobs: &[Job],
     input: &mut R,
-    dtype: WeightType,
+    dtype: FloatType,
     path: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<u64, GgufError> {
@@ -62,7 +85,7 @@ pub(super) fn write<R: Read + Seek>(
 }
 
 /// The length and the JSON of a safetensors header, and the size of the data after it.
-fn safetensors_header(jobs: &[Job<'_>], dtype: WeightType) -> Result<(Vec<u8>, u64), GgufError> {
+fn safetensors_header(jobs: &[Job], dtype: FloatType) -> Result<(Vec<u8>, u64), GgufError> {
     let mut entries = Map::new();
     entries.insert("__metadata__".to_owned(), json!({"format": "pt"}));
     let mut end = 0_u64;
@@ -82,7 +105,7 @@ fn safetensors_header(jobs: &[Job<'_>], dtype: WeightType) -> Result<(Vec<u8>, u
     Ok((header, end))
 }
 
-fn copy<R: Read + Seek>(job: &Job<'_>, input: &mut R, out: &mut Output<'_>) -> Result<(), GgufError> {
+fn copy<R: Read + Seek>(job: &Job, input: &mut R, out: &mut Output<'_>) -> Result<(), GgufError> {
     let failed = |source| GgufError::Read { what: format!("tensor {}", job.source), source };
     input.seek(SeekFrom::Start(job.info.offset)).map_err(failed)?;
     let total = job.elements();
@@ -97,14 +120,11 @@ fn copy<R: Read + Seek>(job: &Job<'_>, input: &mut R, out: &mut Output<'_>) -> R
     while done < total {
         let count = chunk.min(total - done);
         let quantization = job.info.quantization;
-        bytes.resize(count / quantization.block_elements() * quantization.block_bytes(), 0);
+        bytes.resize(quantization.bytes_of(count), 0);
         input.read_exact(&mut bytes).map_err(failed)?;
-        values.clear();
-        quantization.dequantize(&bytes, &mut values);
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let element = done + at;
-            return Err(bad_tensor(&job.source, format!("holds {} at element {element}", values[at])));
-        }
+        values.resize(count, 0.0);
+        quantization.widen(&bytes, &mut values);
+        check_finite(&values, done, &job.source)?;
         match head {
             Some(head) => {
                 rows.clear();
@@ -118,13 +138,21 @@ fn copy<R: Read + Seek>(job: &Job<'_>, input: &mut R, out: &mut Output<'_>) -> R
     Ok(())
 }
 
-#[derive(Clone, Copy, Debug)]
-struct HeadShape {
-    rows: usize,
-    columns: usize,
+/// `done` is the number of elements before these.
+pub(super) fn check_finite(values: &[f32], done: usize, tensor: &str) -> Result<(), GgufError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(bad_tensor(tensor, format!("holds {} at element {}", values[at], done + at))),
+        None => Ok(()),
+    }
 }
 
-fn head_shape(job: &Job<'_>, heads: usize) -> Result<HeadShape, GgufError> {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeadShape {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+pub(super) fn head_shape(job: &Job, heads: usize) -> Result<HeadShape, GgufError> {
     // A bias is one column.
     let (rows, columns) = match job.info.shape.as_slice() {
         [rows] => (*rows, 1),
@@ -142,7 +170,7 @@ fn head_shape(job: &Job<'_>, heads: usize) -> Result<HeadShape, GgufError> {
 
 impl HeadShape {
     /// llama.cpp's rows 0, 1, 2, 3 … of a head are Hugging Face's 0, h, 1, h + 1 …, h being half the head.
-    fn separate(self, values: &[f32], out: &mut Vec<f32>) {
+    pub(super) fn separate<T: Copy>(self, values: &[T], out: &mut Vec<T>) {
         for half in 0..2 {
             for pair in 0..self.rows / 2 {
                 let row = (2 * pair + half) * self.columns;
@@ -154,7 +182,7 @@ impl HeadShape {
 
 struct Output<'a> {
     writer: BufWriter<File>,
-    dtype: WeightType,
+    dtype: FloatType,
     path: &'a Path,
     buffer: Vec<u8>,
 }
@@ -167,8 +195,8 @@ impl Output<'_> {
     fn values(&mut self, values: &[f32], tensor: &str) -> Result<(), GgufError> {
         self.buffer.clear();
         match self.dtype {
-            WeightType::F32 => self.buffer.extend(values.iter().flat_map(|value| value.to_le_bytes())),
-            WeightType::Bf16 => {
+            FloatType::F32 => self.buffer.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+            FloatType::Bf16 => {
                 for value in values {
                     // Rounds to nearest, ties to even; a value beyond bf16's range would become infinite.
                     let rounded = bf16::from_f32(*value);

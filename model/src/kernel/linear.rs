@@ -71,7 +71,7 @@ impl WithSimd for Block<'_> {
         let Self { x, weight, y, k, n } = self;
         let mut scratch = match weight {
             Weights::F32(_) => Vec::new(),
-            Weights::Bf16(_) => vec![0.0; 4 * k],
+            Weights::Bf16(_) | Weights::Packed(_) => vec![0.0; 4 * k],
         };
         let m = x.len() / k;
         for first in (0..n).step_by(4) {

@@ -33,7 +33,7 @@ pub(crate) fn gradient_of_input(dy: &[f32], weight: Weights<'_>, n: usize, k: us
     let mut dx = vec![0.0; m * k];
     let (step, mut scratch) = match weight {
         Weights::F32(_) => (n, Vec::new()),
-        Weights::Bf16(_) => (WIDEN_ROWS, vec![0.0; WIDEN_ROWS.min(n) * k]),
+        Weights::Bf16(_) | Weights::Packed(_) => (WIDEN_ROWS, vec![0.0; WIDEN_ROWS.min(n) * k]),
     };
     for first in (0..n).step_by(step) {
         let rows = step.min(n - first);

@@ -125,7 +125,7 @@ vectorised! {
     fn interpolate_chunk(out: &'a mut [f32], from: Weights<'a>, to: &'a [f32], share: f32) {
         match from {
             Weights::F32(from) => out.copy_from_slice(from),
-            narrow @ Weights::Bf16(_) => {
+            narrow @ (Weights::Bf16(_) | Weights::Packed(_)) => {
                 narrow.widened(out);
             }
         }

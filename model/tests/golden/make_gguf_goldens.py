@@ -21,7 +21,8 @@ from transformers.integrations.gguf import gguf_tokenizer_mapping as reference
 HERE = os.path.dirname(os.path.abspath(__file__))
 BLOCKS = 4
 # Offsets of the half-precision scales in a block: random bits there would be infinite or NaN now and then.
-HALVES = {Kind.Q8_0: [0], Kind.Q4_0: [0], Kind.Q4_1: [0, 2], Kind.Q4_K: [0, 2], Kind.Q6_K: [208]}
+HALVES = {Kind.Q8_0: [0], Kind.Q4_0: [0], Kind.Q4_1: [0, 2], Kind.Q4_K: [0, 2], Kind.Q6_K: [208], Kind.Q5_0: [0],
+          Kind.Q5_1: [0, 2], Kind.Q2_K: [80, 82], Kind.Q3_K: [108], Kind.Q5_K: [0, 2]}
 
 TRAINING = [
     "The quick brown fox jumps over the lazy dog. The dogs' foxes weren't quick enough, they'd say; I'LL SAY!",
@@ -42,7 +43,7 @@ TEXTS = [
 def quantizations():
     generator = np.random.default_rng(7)
     out = []
-    for kind in (Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0, Kind.Q4_1, Kind.Q4_K, Kind.Q6_K):
+    for kind in (Kind.F32, Kind.F16, Kind.BF16, *HALVES):
         elements, size = gguf.GGML_QUANT_SIZES[kind]
         if kind in HALVES:
             blocks = generator.integers(0, 256, (BLOCKS, size), dtype=np.uint8)

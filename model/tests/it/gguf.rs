@@ -2,6 +2,7 @@
 
 mod file;
 mod sentence_piece;
+mod stored;
 
 use std::{fs, path::Path};
 
@@ -350,7 +351,7 @@ fn contradictory_files_are_refused_by_name() {
         "tensor blk.0.ffn_up.weight has the shape [64, 16]",
         refusal(tensor("blk.0.ffn_up.weight", |t| t.shape = vec![64, 16])),
     );
-    case("tensor blk.0.ffn_up.weight is stored as Q5_K", refusal(tensor("blk.0.ffn_up.weight", |t| t.code = 13)));
+    case("tensor blk.0.ffn_up.weight is stored as IQ4_NL", refusal(tensor("blk.0.ffn_up.weight", |t| t.code = 20)));
     case("tensor blk.0.ffn_up.weight is stored as type 99", refusal(tensor("blk.0.ffn_up.weight", |t| t.code = 99)));
     case("tensor blk.0.ffn_up.weight has rows of 32", refusal(tensor("blk.0.ffn_up.weight", |t| t.code = 12)));
     case(
