@@ -382,42 +382,52 @@ class Compare:
             return self.table.skip("S3", why)
         if not gguf.exists():
             return self.table.skip("S3", f"{gguf} does not exist; get_smollm2.py DIR --gguf fetches it")
-        files = {"q4_1, as fetched": gguf}
+        files = {"q4_1": gguf}
         if importlib.util.find_spec("gguf"):
-            for kind in ("bf16", "q8_0"):
+            for kind in ("f32", "bf16", "q8_0"):
                 files[kind] = self.work / f"smollm2-{kind}.gguf"
                 if not files[kind].exists():
                     run([sys.executable, ROOT / "benches/retype_gguf.py", gguf, files[kind], kind], {}, self.work / "logs/retype.log")
         text = (SHARED / "data/corpora/wikitext-2-test.txt").read_text(encoding="utf-8")
         servers = {}
         try:
-            servers["ours"] = Server.ours(self)
             for kind, file in files.items():
-                servers[kind] = Server.llama(self, kind, file)
+                servers["ours", kind] = Server.ours(self, self.imported(kind, file))
+                servers["llama.cpp", kind] = Server.llama(self, kind, file)
             load = Load(text, self.arguments)
-            load.choose(servers["ours"])
+            for kind in files:
+                load.choose(servers["ours", kind])
             measured = {kind: [] for kind in servers}
             for at, ours_first in enumerate(self.rounds()):
                 order = list(servers) if ours_first else list(reversed(servers))
                 for kind in order:
                     measured[kind].append(load.measure(servers[kind], at))
-                    say(f"engine {kind}: " + ", ".join(f"{what} {value:.1f}" for what, value in measured[kind][-1].items()))
+                    say(f"engine {' '.join(kind)}: " + ", ".join(f"{what} {value:.1f}" for what, value in measured[kind][-1].items()))
         finally:
             for server in servers.values():
                 server.stop()
         self.engine_rows(measured)
 
+    def imported(self, kind, file):
+        """The same file as a folder of ours, its weights in the same type."""
+        folder = self.work / f"smollm2-{kind}"
+        if not folder.exists():
+            dtype = kind if kind in ("f32", "bf16") else "stored"
+            command = [self.binaries / "hallmark", "model", "import", file, "--out", folder, "--dtype", dtype]
+            run(command, self.ours_env, self.work / "logs/import.log")
+        return folder
+
     def engine_rows(self, measured):
-        ours = measured.pop("ours")
         targets = {"decode, 1 stream": ((">=", 0.6), (">=", 0.9)), "prefill, 512 tokens": ((">=", 1.0), (">=", 1.5))}
-        for kind, peers in sorted(measured.items()):
+        for kind in dict.fromkeys(kind for _, kind in measured):
+            ours, peers = measured["ours", kind], measured["llama.cpp", kind]
             for what in ours[0]:
-                first, then = targets.get(what, (None, None)) if kind == "bf16" else (None, None)
-                note = f"through /v1/completions; ours bf16 weights in float32 arithmetic, llama.cpp {kind}"
-                self.table.add("S3", "smollm2", f"{what}: bf16 beside llama.cpp {kind}", "tokens/s", [r[what] for r in ours],
-                               [r[what] for r in peers], first, then, note if what == "decode, 1 stream" else "")
-        many = statistics.median([r["aggregate, 16 streams"] / r["decode, 1 stream"] for r in ours])
-        self.table.value("S3", "smollm2", "ours: 16 streams over 1 stream", "", many, (">=", 5))
+                first, then = targets.get(what, (None, None))
+                note = "through /v1/completions" if what == "decode, 1 stream" else ""
+                self.table.add("S3", "smollm2", f"{what}: {kind}", "tokens/s", [r[what] for r in ours], [r[what] for r in peers],
+                               first, then, note)
+            many = statistics.median([r["aggregate, 16 streams"] / r["decode, 1 stream"] for r in ours])
+            self.table.value("S3", "smollm2", f"ours: 16 streams over 1 stream: {kind}", "", many, (">=", 5))
 
 
 class Server:
@@ -441,12 +451,12 @@ class Server:
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
     @classmethod
-    def ours(cls, compare):
+    def ours(cls, compare, model):
         def ready(text):
             match = re.search(r'"url":\s*"([^"]+)"', text)
             return match and match[1]
 
-        command = [compare.binaries / "hallmark", "host", "--unmetered", "--json", "--seed", "0", "--model", SMOLLM2, "--model-name", "bench",
+        command = [compare.binaries / "hallmark", "host", "--unmetered", "--json", "--seed", "0", "--model", model, "--model-name", "bench",
                    "--listen", "127.0.0.1:0", "--streams", "16"]
         return cls(command, compare.ours_env, compare.work / "logs/host.log", ready)
 
@@ -514,18 +524,17 @@ class Load:
         self.long_words = 0
 
     def choose(self, server):
-        """Prompts that are answered at full length, and the number of words that makes 512 tokens."""
+        """Prompts that this server too answers at full length, and the number of words that makes 512 tokens."""
         server.complete("Once upon a time", 4)
         window = lambda at, count: " ".join(self.words[at : at + count])
         _, _, found, _, _ = server.complete(window(0, 300), 1)
         if not found:
             raise Failed("the host reports no usage")
         self.long_words = int(300 * 512 / found)
-        candidates = [window(1000 + 997 * at, 12) for at in range(48)]
+        candidates = self.prompts or [window(1000 + 997 * at, 12) for at in range(64)]
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            for prompt, result in zip(candidates, pool.map(lambda p: server.complete(p, self.tokens), candidates)):
-                if result[4] == "length":
-                    self.prompts.append(prompt)
+            answers = list(pool.map(lambda p: server.complete(p, self.tokens), candidates))
+        self.prompts = [prompt for prompt, answer in zip(candidates, answers) if answer[4] == "length"]
         if len(self.prompts) < 16:
             raise Failed(f"only {len(self.prompts)} of {len(candidates)} prompts are answered at full length")
 

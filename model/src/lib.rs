@@ -23,6 +23,7 @@ pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use decoder::{Decoder, DecoderError, KvCache, Stream};
 pub use error::Error;
+pub use kernel::linear::row_products;
 pub use manifest::Manifest;
 pub use model::Model;
 pub use sampler::{Likelihood, LogitAdjuster, LogitAdjustments, Sampler, SamplingParameters};

@@ -55,6 +55,15 @@ pub(crate) fn linear(x: &[f32], weight: Weights<'_>, bias: Option<&[f32]>, k: us
     y
 }
 
+/// Rows of `x` (m, k) times rows of `weight` (n, k): (m, n), each row of it the same to the bit whatever `m` is. What every
+/// matrix of a [`Decoder`](crate::Decoder) goes through, for comparison with other products.
+///
+/// # Panics
+/// When an operand is not whole rows of `k` values.
+pub fn row_products(x: &[f32], weight: &[f32], k: usize) -> Vec<f32> {
+    linear(x, Weights::F32(weight), None, k)
+}
+
 struct Block<'a> {
     x: &'a [f32],
     weight: Weights<'a>,
