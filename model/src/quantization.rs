@@ -4,8 +4,6 @@
 //! by operation in `f32`, so that the result is the same to the bit. Blocks are arrays and loops count, so that the
 //! compiler makes SIMD of them wherever they are inlined into a kernel.
 
-use half::bf16;
-
 /// How the elements of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Quantization {
@@ -124,32 +122,29 @@ impl Quantization {
     /// nothing.
     #[inline(always)]
     pub(crate) fn widen(self, bytes: &[u8], out: &mut [f32]) {
-        match self {
-            Self::F32 => each::<4, 1>(bytes, out, |block, out| out[0] = f32::from_le_bytes(*block)),
-            Self::F16 => each::<2, 1>(bytes, out, |block, out| out[0] = half_at(block, 0)),
-            Self::Bf16 => each::<2, 1>(bytes, out, |block, out| out[0] = bf16::from_le_bytes(*block).to_f32()),
-            Self::Q8_0 => each(bytes, out, q8_0),
-            Self::Q4_0 => each(bytes, out, q4_0),
-            Self::Q4_1 => each(bytes, out, q4_1),
-            Self::Q5_0 => each(bytes, out, q5_0),
-            Self::Q5_1 => each(bytes, out, q5_1),
-            Self::Q2K => each(bytes, out, q2_k),
-            Self::Q3K => each(bytes, out, q3_k),
-            Self::Q4K => each(bytes, out, q4_k),
-            Self::Q5K => each(bytes, out, q5_k),
-            Self::Q6K => each(bytes, out, q6_k),
+        // A function that takes these as arguments would call them as they are compiled outside of kernels.
+        macro_rules! each {
+            ($widen:ident) => {
+                for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+                    $widen(block, out);
+                }
+            };
         }
-    }
-}
-
-#[inline(always)]
-fn each<const BYTES: usize, const ELEMENTS: usize>(
-    bytes: &[u8],
-    out: &mut [f32],
-    widen: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
-) {
-    for (block, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
-        widen(block, out);
+        match self {
+            Self::F32 => each!(f32),
+            Self::F16 => each!(f16),
+            Self::Bf16 => each!(bf16),
+            Self::Q8_0 => each!(q8_0),
+            Self::Q4_0 => each!(q4_0),
+            Self::Q4_1 => each!(q4_1),
+            Self::Q5_0 => each!(q5_0),
+            Self::Q5_1 => each!(q5_1),
+            Self::Q2K => each!(q2_k),
+            Self::Q3K => each!(q3_k),
+            Self::Q4K => each!(q4_k),
+            Self::Q5K => each!(q5_k),
+            Self::Q6K => each!(q6_k),
+        }
     }
 }
 
@@ -168,6 +163,21 @@ fn signed(byte: u8) -> f32 {
     f32::from(byte.cast_signed())
 }
 
+#[inline(always)]
+fn f32(bytes: &[u8; 4], out: &mut [f32; 1]) {
+    out[0] = f32::from_le_bytes(*bytes);
+}
+
+#[inline(always)]
+fn f16(bytes: &[u8; 2], out: &mut [f32; 1]) {
+    out[0] = half_at(bytes, 0);
+}
+
+#[inline(always)]
+fn bf16(bytes: &[u8; 2], out: &mut [f32; 1]) {
+    out[0] = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+}
+
 /// `d: f16, qs: [i8; 32]`
 #[inline(always)]
 fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
@@ -177,14 +187,35 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
-/// `d: f16, qs: [u8; 16]`: low nibbles are the first half of the block, high ones the second.
+/// Low nibbles are the first half of a block, high ones the second.
+#[inline(always)]
+fn nibbles(bytes: &[u8]) -> [u8; 32] {
+    let mut quants = [0; 32];
+    for lane in 0..16 {
+        quants[lane] = bytes[lane] & 15;
+        quants[16 + lane] = bytes[lane] >> 4;
+    }
+    // Unrolled together with what is made of it, this becomes a fifth as fast: no SIMD comes of it.
+    std::hint::black_box(quants)
+}
+
+/// The fifth bits of 32 values, from four bytes, in their place.
+#[inline(always)]
+fn fifth_bits(bytes: &[u8]) -> [u8; 32] {
+    let mut bits = [0; 32];
+    for lane in 0..32 {
+        bits[lane] = (bytes[lane / 8] >> (lane % 8) & 1) << 4;
+    }
+    bits
+}
+
+/// `d: f16, qs: [u8; 16]`
 #[inline(always)]
 fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
     let scale = half_at(block, 0);
-    for lane in 0..16 {
-        let byte = block[2 + lane];
-        out[lane] = (f32::from(byte & 15) - 8.0) * scale;
-        out[16 + lane] = (f32::from(byte >> 4) - 8.0) * scale;
+    let quants = nibbles(&block[2..18]);
+    for lane in 0..32 {
+        out[lane] = (f32::from(quants[lane]) - 8.0) * scale;
     }
 }
 
@@ -192,32 +223,19 @@ fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
 #[inline(always)]
 fn q4_1(block: &[u8; 20], out: &mut [f32; 32]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    for lane in 0..16 {
-        let byte = block[4 + lane];
-        out[lane] = f32::from(byte & 15) * scale + minimum;
-        out[16 + lane] = f32::from(byte >> 4) * scale + minimum;
-    }
-}
-
-/// The fifth bit of each of 32 values, from the four bytes at `at`.
-#[inline(always)]
-fn fifth_bits(block: &[u8], at: usize) -> [u8; 32] {
-    let mut bits = [0; 32];
+    let quants = nibbles(&block[4..20]);
     for lane in 0..32 {
-        bits[lane] = (block[at + lane / 8] >> (lane % 8) & 1) << 4;
+        out[lane] = f32::from(quants[lane]) * scale + minimum;
     }
-    bits
 }
 
 /// `d: f16, qh: u32, qs: [u8; 16]`
 #[inline(always)]
 fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
     let scale = half_at(block, 0);
-    let high = fifth_bits(block, 2);
-    for lane in 0..16 {
-        let byte = block[6 + lane];
-        out[lane] = (f32::from(byte & 15 | high[lane]) - 16.0) * scale;
-        out[16 + lane] = (f32::from(byte >> 4 | high[16 + lane]) - 16.0) * scale;
+    let (low, fifth) = (nibbles(&block[6..22]), fifth_bits(&block[2..6]));
+    for lane in 0..32 {
+        out[lane] = (f32::from(low[lane] | fifth[lane]) - 16.0) * scale;
     }
 }
 
@@ -225,11 +243,9 @@ fn q5_0(block: &[u8; 22], out: &mut [f32; 32]) {
 #[inline(always)]
 fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
     let (scale, minimum) = (half_at(block, 0), half_at(block, 2));
-    let high = fifth_bits(block, 4);
-    for lane in 0..16 {
-        let byte = block[8 + lane];
-        out[lane] = f32::from(byte & 15 | high[lane]) * scale + minimum;
-        out[16 + lane] = f32::from(byte >> 4 | high[16 + lane]) * scale + minimum;
+    let (low, fifth) = (nibbles(&block[8..24]), fifth_bits(&block[4..8]));
+    for lane in 0..32 {
+        out[lane] = f32::from(low[lane] | fifth[lane]) * scale + minimum;
     }
 }
 
@@ -237,12 +253,16 @@ fn q5_1(block: &[u8; 24], out: &mut [f32; 32]) {
 #[inline(always)]
 fn q2_k(block: &[u8; 84], out: &mut [f32; 256]) {
     let (scale, minimum) = (half_at(block, 80), half_at(block, 82));
-    for part in 0..16 {
-        let (half, run, first) = (part / 8, part / 2 % 4, part % 2 * 16);
-        let (d, m) = (scale * f32::from(block[part] & 15), minimum * f32::from(block[part] >> 4));
-        for lane in 0..16 {
-            let quant = block[16 + half * 32 + first + lane] >> (2 * run) & 3;
-            out[part * 16 + lane] = d * f32::from(quant) - m;
+    for run in 0..8 {
+        let mut quants = [0; 32];
+        for lane in 0..32 {
+            quants[lane] = block[16 + run / 4 * 32 + lane] >> (2 * (run % 4)) & 3;
+        }
+        let (first, second) = (block[2 * run], block[2 * run + 1]);
+        for lane in 0..32 {
+            let scales = if lane < 16 { first } else { second };
+            let (d, m) = (scale * f32::from(scales & 15), minimum * f32::from(scales >> 4));
+            out[run * 32 + lane] = d * f32::from(quants[lane]) - m;
         }
     }
 }
@@ -313,13 +333,19 @@ fn six_bit_scales(scales: &[u8], index: usize) -> (f32, f32) {
 fn q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
     let scale = half_at(block, 208);
     // Halves of 128 elements, each four runs of 32.
-    for part in 0..16 {
-        let (half, run, first) = (part / 8, part / 2 % 4, part % 2 * 16);
-        let d = scale * signed(block[192 + part]);
-        for lane in 0..16 {
-            let low = block[half * 64 + run % 2 * 32 + first + lane] >> (4 * (run / 2)) & 15;
-            let high = block[128 + half * 32 + first + lane] >> (2 * run) & 3;
-            out[part * 16 + lane] = d * (f32::from(low | high << 4) - 32.0);
+    for run in 0..8 {
+        let (half, within) = (run / 4, run % 4);
+        let mut quants = [0; 32];
+        for lane in 0..32 {
+            let low = block[half * 64 + within % 2 * 32 + lane] >> (4 * (within / 2)) & 15;
+            let high = block[128 + half * 32 + lane] >> (2 * within) & 3;
+            quants[lane] = low | high << 4;
+        }
+        for part in 0..2 {
+            let d = scale * signed(block[192 + 2 * run + part]);
+            for lane in part * 16..part * 16 + 16 {
+                out[run * 32 + lane] = d * (f32::from(quants[lane]) - 32.0);
+            }
         }
     }
 }
