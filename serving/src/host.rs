@@ -28,6 +28,7 @@ use crate::{
     metering::{Metering, lease::ServedLease},
     server,
     settlement::{ClaimSettings, Settlement, SettlementError, SettlementSettings},
+    tls::Tls,
 };
 
 /// How long the journal and the settlement get when everything else has ended.
@@ -152,7 +153,7 @@ pub struct Listeners {
     /// By customers.
     pub customers: TcpListener,
     /// For HTTPS.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Tls>,
     /// By its operator: metrics and the status page.
     pub operator: Option<TcpListener>,
 }
@@ -240,7 +241,7 @@ impl MeteredHost {
             });
         }
         let served = match tls {
-            Some(config) => server::serve_tls(listener, config, state, shutdown).await,
+            Some(tls) => server::serve_tls(listener, tls, state, shutdown).await,
             None => server::serve(listener, state, shutdown).await,
         };
         let written = async {

@@ -1,6 +1,6 @@
 //! Puts the routes behind a listener and takes them down gracefully.
 
-use std::{any::Any, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{any::Any, future::Future, io, pin::pin, time::Duration};
 
 use axum::{
     Router,
@@ -23,7 +23,7 @@ use crate::{
     },
     operator,
     state::AppState,
-    tls::TlsListener,
+    tls::{Tls, TlsListener},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -59,11 +59,11 @@ pub async fn serve(
 /// The same over HTTPS.
 pub async fn serve_tls(
     listener: TcpListener,
-    config: Arc<rustls::ServerConfig>,
+    tls: Tls,
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = TlsListener::start(listener, config, state.tasks());
+    let listener = TlsListener::start(listener, tls, state.tasks());
     run(listener, state, shutdown).await
 }
 

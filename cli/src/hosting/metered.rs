@@ -1,6 +1,6 @@
 //! A metered host, from its configuration.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use licensing_contracts::{
@@ -19,8 +19,10 @@ use serving::{
     host::{HostSetup, LeaseSetup, Listeners, MeteredHost},
     settlement::SettlementSettings,
     state::system_clock,
-    tls,
+    tls::Tls,
 };
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use url::Url;
 
 use super::config::{HostConfig, LimitConfig, ModelConfig, UpstreamPrompt};
@@ -30,12 +32,15 @@ use crate::{clock, commands::chain::Token, context::Context, failure::Advise as 
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether a transaction is mined.
 const POLL: Duration = Duration::from_millis(500);
+/// Between two looks whether the certificate was renewed.
+const CERTIFICATE_EVERY: Duration = Duration::from_secs(60);
 
 /// A metered host that listens and is not yet running.
 #[derive(Debug)]
 pub(crate) struct Metered {
     host: MeteredHost,
     listeners: Listeners,
+    hangups: Option<Hangups>,
     state: AppState,
     url: Url,
     /// Where the operator looks.
@@ -82,14 +87,15 @@ impl Metered {
             let under = host.under(model.lease, served).await;
             leased.push(under.advise("name the model that is leased as [[model]] model, or its own lease")?);
         }
-        let tls = config.tls.as_ref().map(|tls| tls::read(&tls.certificate, &tls.key)).transpose()?;
+        let tls = config.tls.as_ref().map(|tls| Tls::read(&tls.certificate, &tls.key, CERTIFICATE_EVERY)).transpose()?;
+        let hangups = tls.clone().map(Hangups::listen).transpose().context("failed to listen for SIGHUP")?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         // Not of --seed: names of answers must never come again.
         let seed = OsRng.try_next_u64().context("failed to read randomness from the operating system")?;
         let state = AppState::metered(leased, limits(&config), system_clock, seed, host.metering().clone());
         let url = Url::parse(&format!("{scheme}://{address}/v1")).context("failed to form the server's address")?;
         let listeners = Listeners { customers: listener, tls, operator };
-        Ok(Self { host, listeners, state, url, operator_url, offers })
+        Ok(Self { host, listeners, hangups, state, url, operator_url, offers })
     }
 
     /// Where clients find it, `/v1` included.
@@ -99,8 +105,51 @@ impl Metered {
 
     /// Serves until `stop` completes, then finishes what is running.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        let Self { host, listeners, state, url, .. } = self;
-        host.serve(listeners, state, stop).await.with_context(|| format!("{url} failed"))
+        let Self { host, listeners, hangups, state, url, .. } = self;
+        let mut serving = pin!(host.serve(listeners, state, stop));
+        let served = match hangups {
+            Some(hangups) => tokio::select! {
+                biased;
+                served = &mut serving => served,
+                never = hangups.follow() => match never {},
+            },
+            None => serving.await,
+        };
+        served.with_context(|| format!("{url} failed"))
+    }
+}
+
+/// SIGHUP, at which services look again at what they read when they started: here the certificate.
+#[derive(Debug)]
+struct Hangups {
+    #[cfg(unix)]
+    signal: Signal,
+    #[cfg(unix)]
+    tls: Tls,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    fn listen(tls: Tls) -> io::Result<Self> {
+        Ok(Self { signal: signal(SignalKind::hangup())?, tls })
+    }
+
+    #[cfg(not(unix))]
+    fn listen(_tls: Tls) -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(unix)]
+    async fn follow(mut self) -> Infallible {
+        while self.signal.recv().await.is_some() {
+            self.tls.read_again().await;
+        }
+        std::future::pending().await
+    }
+
+    #[cfg(not(unix))]
+    async fn follow(self) -> Infallible {
+        std::future::pending().await
     }
 }
 

@@ -7,6 +7,7 @@ mod determinism;
 mod faults;
 mod generation;
 mod hostile;
+mod https;
 mod limits;
 mod logprobs;
 mod logs;

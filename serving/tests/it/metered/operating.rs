@@ -1,8 +1,9 @@
 //! What the operator sees, and HTTPS.
 
-use std::{fs, sync::Arc};
+use std::{fs, sync::Arc, time::Duration};
 
 use serde_json::Value;
+use serving::tls::Tls;
 
 use super::world::{Options, World};
 use crate::support::{Ending, ScriptedEngine, byte_model, chat_body};
@@ -60,8 +61,9 @@ async fn a_host_with_a_certificate_speaks_https() {
     let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
     fs::write(&certificate, made.cert.pem()).unwrap();
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = serving::tls::read(&certificate, &key).unwrap();
-    let error = serving::tls::read(&key, &certificate).unwrap_err().to_string();
+    let read = |certificate, key| Tls::read(certificate, key, Duration::from_secs(60));
+    let tls = read(&certificate, &key).unwrap();
+    let error = read(&key, &certificate).unwrap_err().to_string();
     assert!(error.contains("key.pem") || error.contains("certificate.pem"), "{error}");
 
     let options = Options { tls: Some(tls), ..Options::default() };

@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, OnceLock,
+        OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -42,6 +42,7 @@ use serving::{
     chain::WatchSettings,
     host::{HostSetup, LeaseSetup, Listeners, MeteredHost},
     settlement::SettlementSettings,
+    tls::Tls,
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
@@ -245,7 +246,7 @@ impl World {
 pub(crate) struct Options {
     pub(crate) books: Option<String>,
     pub(crate) client: Option<ChainClient>,
-    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) tls: Option<Tls>,
     pub(crate) most_age: Duration,
     pub(crate) claim_from: u128,
     pub(crate) limits: Limits,
