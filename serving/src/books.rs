@@ -24,7 +24,7 @@ use sqlx::{
 use url::Url;
 
 pub use self::{
-    customers::{Customer, CustomerId, NewCustomer},
+    customers::{Customer, CustomerId, Limit, NewCustomer, NewLimits},
     journal::{Journal, JournalError, KeptAnswer, Written, owner_of},
     settlement::{ClaimedLane, StoredReport},
     statements::{Entry, LaneHead, Totals},

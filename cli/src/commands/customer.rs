@@ -1,14 +1,14 @@
-//! `hallmark customer add | list | revoke`
+//! `hallmark customer add | list | set | revoke`
 
-use std::{num::NonZeroU64, process::ExitCode};
+use std::{fmt::Display, num::NonZeroU64, process::ExitCode, str::FromStr};
 
 use alloy::primitives::{Address, hex};
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use protocol::units::{Amount, UnixSeconds};
 use rand::{TryRngCore as _, rngs::OsRng};
-use serde_json::json;
-use serving::books::{Books, Customer, CustomerId, NewCustomer};
+use serde_json::{Value, json};
+use serving::books::{Books, Customer, CustomerId, Limit, NewCustomer, NewLimits};
 
 use super::chain::{ChainArguments, Token, status::time};
 use crate::{clock, context::Context, failure::Advise as _, output};
@@ -21,10 +21,12 @@ use crate::{clock, context::Context, failure::Advise as _, output};
 #[command(after_help = "Examples:
   hallmark customer add acme --budget 50 --requests-per-minute 60
   hallmark customer list
+  hallmark customer set acme --budget 80
   hallmark customer revoke acme")]
 pub(crate) enum Command {
     Add(Add),
     List(List),
+    Set(Set),
     Revoke(Revoke),
 }
 
@@ -96,6 +98,37 @@ pub(crate) struct List {
     token: TokenArguments,
 }
 
+/// Change a customer's limits
+///
+/// A limit that is not named stays as it is. A budget counts from the customer's first request on: one that is lower than what was
+/// charged admits nothing more.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("limits").args(["budget", "requests_per_minute"]).required(true).multiple(true),
+    after_help = "Examples:
+  hallmark customer set acme --budget 80
+  hallmark customer set acme --budget none --requests-per-minute 120"
+)]
+pub(crate) struct Set {
+    /// The customer
+    #[arg(value_name = "NAME", value_parser = customer_id)]
+    customer: CustomerId,
+
+    /// The most that the customer may be charged in all, in tokens, or `none` for no limit
+    #[arg(long, value_name = "AMOUNT", value_parser = limit::<String>)]
+    budget: Option<Limit<String>>,
+
+    /// The most requests in a minute, or `none` for no limit
+    #[arg(long, value_name = "COUNT", value_parser = limit::<NonZeroU64>)]
+    requests_per_minute: Option<Limit<NonZeroU64>>,
+
+    #[command(flatten)]
+    books: BooksArgument,
+
+    #[command(flatten)]
+    token: TokenArguments,
+}
+
 /// Refuse a customer's API key from now on
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -113,15 +146,22 @@ fn customer_id(text: &str) -> Result<CustomerId, String> {
     CustomerId::new(text).ok_or_else(|| "give 1 to 64 letters, digits, '-', '_' or '.'".to_owned())
 }
 
+fn limit<T: FromStr<Err: Display>>(text: &str) -> Result<Limit<T>, String> {
+    if text == "none" {
+        return Ok(Limit::Lifted);
+    }
+    text.parse().map(Limit::Most).map_err(|error| format!("{error}; give a number, or `none` for no limit"))
+}
+
 pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<ExitCode> {
     match command {
         Command::Add(arguments) => add(arguments, context).await?,
         Command::List(arguments) => list(arguments, context).await?,
+        Command::Set(arguments) => set(arguments, context).await?,
         Command::Revoke(Revoke { customer, books }) => {
             let books = Books::open(&books.books).await?;
             if !books.revoke_customer(&customer, now()).await? {
-                return Err(anyhow::anyhow!("{customer} is no customer whose key is good"))
-                    .advise("`hallmark customer list` shows them");
+                return unknown(&customer);
             }
             let words = output::rows(&[("revoked", customer.to_string())]);
             context.output.finish(&words, &json!({ "customer": customer.as_str() }))?;
@@ -158,6 +198,44 @@ async fn add(arguments: Add, context: &Context) -> anyhow::Result<()> {
     context.output.finish(&words, &json!({ "customer": customer.as_str(), "api_key": key }))
 }
 
+async fn set(arguments: Set, context: &Context) -> anyhow::Result<()> {
+    let Set { customer, budget, requests_per_minute, books, token } = arguments;
+    let mut rows = vec![("customer", customer.to_string())];
+    let (budget, token) = match budget {
+        Some(Limit::Most(budget)) => {
+            let token = token.token().await?;
+            (Some(Limit::Most(token.amount(&budget)?)), Some(token))
+        }
+        Some(Limit::Lifted) => (Some(Limit::Lifted), None),
+        None => (None, None),
+    };
+    let requests_per_minute = requests_per_minute.map(|limit| match limit {
+        Limit::Most(most) => Limit::Most(most.get()),
+        Limit::Lifted => Limit::Lifted,
+    });
+    let books = Books::open(&books.books).await?;
+    let changed = books.limit_customer(&customer, &NewLimits { budget, requests_per_minute }).await?;
+    let Some(changed) = changed else { return unknown(&customer) };
+    let charged = books.charged(&customer).await?;
+    match token {
+        Some(token) => rows.push(("charged", charged_of(&changed, charged, &token))),
+        None if budget.is_some() => rows.push(("budget", "no limit".to_owned())),
+        None => {}
+    }
+    if changed.budget.is_some_and(|budget| budget <= charged) {
+        rows.push(("", "the budget is used up: nothing more is admitted".to_owned()));
+    }
+    if requests_per_minute.is_some() {
+        let most = changed.requests_per_minute.map(|most| format!("{most} requests"));
+        rows.push(("a minute", most.unwrap_or_else(|| "no limit".to_owned())));
+    }
+    context.output.finish(&output::rows(&rows), &object(&changed, charged))
+}
+
+fn unknown<T>(customer: &CustomerId) -> anyhow::Result<T> {
+    Err(anyhow::anyhow!("{customer} is no customer whose key is good")).advise("`hallmark customer list` shows them")
+}
+
 async fn list(List { books, token }: List, context: &Context) -> anyhow::Result<()> {
     let token = token.token().await?;
     let books = Books::open(&books.books).await?;
@@ -170,19 +248,23 @@ async fn list(List { books, token }: List, context: &Context) -> anyhow::Result<
         rows.extend(customer.requests_per_minute.map(|most| ("  a minute", format!("{most} requests"))));
         rows.push(("  since", time(customer.created_at.get())));
         rows.extend(customer.revoked_at.map(|at| ("  revoked", time(at.get()))));
-        objects.push(json!({
-            "customer": customer.id.as_str(),
-            "charged": charged,
-            "budget": customer.budget,
-            "requests_per_minute": customer.requests_per_minute,
-            "created_at": customer.created_at,
-            "revoked_at": customer.revoked_at,
-        }));
+        objects.push(object(&customer, charged));
     }
     if rows.is_empty() {
         rows.push(("customers", "none; `hallmark customer add` makes one".to_owned()));
     }
     context.output.finish(&output::rows(&rows), &json!({ "customers": objects }))
+}
+
+fn object(customer: &Customer, charged: Amount) -> Value {
+    json!({
+        "customer": customer.id.as_str(),
+        "charged": charged,
+        "budget": customer.budget,
+        "requests_per_minute": customer.requests_per_minute,
+        "created_at": customer.created_at,
+        "revoked_at": customer.revoked_at,
+    })
 }
 
 fn charged_of(customer: &Customer, charged: Amount, token: &Token) -> String {

@@ -76,6 +76,33 @@ pub struct NewCustomer {
     pub created_at: UnixSeconds,
 }
 
+/// A limit as it is to be from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit<T> {
+    /// So much and no more.
+    Most(T),
+    /// None.
+    Lifted,
+}
+
+impl<T> Limit<T> {
+    fn most(self) -> Option<T> {
+        match self {
+            Self::Most(most) => Some(most),
+            Self::Lifted => None,
+        }
+    }
+}
+
+/// What is to change about a customer's limits; what is not named stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewLimits {
+    /// The most that may be charged in all.
+    pub budget: Option<Limit<Amount>>,
+    /// The most requests in a minute.
+    pub requests_per_minute: Option<Limit<u64>>,
+}
+
 impl Books {
     /// Under what a key is looked up.
     pub fn key_digest(key: &str) -> B256 {
@@ -92,6 +119,28 @@ impl Books {
             .bind(signed(new.created_at.get()));
         let done = query.execute(&self.pool).await.map_err(BooksError::database("add a customer to"))?;
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Changes a customer's limits. The customer as it is then; `None` if there is none, or its key is refused.
+    pub async fn limit_customer(&self, id: &CustomerId, new: &NewLimits) -> Result<Option<Customer>, BooksError> {
+        let failed = || BooksError::database("change a customer in");
+        let mut transaction = self.pool.begin().await.map_err(failed())?;
+        if let Some(budget) = new.budget {
+            let query = sqlx::query("update customer set budget = $2 where customer_id = $1 and revoked_at_s is null")
+                .bind(id.as_str().to_owned())
+                .bind(budget.most().map(columns::amount));
+            query.execute(&mut *transaction).await.map_err(failed())?;
+        }
+        if let Some(most) = new.requests_per_minute {
+            let query = sqlx::query(SET_RATE).bind(id.as_str().to_owned()).bind(most.most().map(signed));
+            query.execute(&mut *transaction).await.map_err(failed())?;
+        }
+        let query = sqlx::query("select * from customer where customer_id = $1 and revoked_at_s is null")
+            .bind(id.as_str().to_owned());
+        let row = query.fetch_optional(&mut *transaction).await.map_err(failed())?;
+        let customer = row.as_ref().map(|row| parse(&Columns(row))).transpose()?;
+        transaction.commit().await.map_err(failed())?;
+        Ok(customer)
     }
 
     /// Refuses a customer's key from now on. `false` if there is no such customer, or its key was refused before.
@@ -122,6 +171,9 @@ impl Books {
 // The lane is the next free one; two at once meet in the unique key, and one of them is refused.
 const INSERT: &str = "insert into customer (customer_id, key_digest, lane, budget, requests_per_minute, created_at_s) \
      select $1, $2, coalesce(max(lane), 0) + 1, $3, $4, $5 from customer where true on conflict (customer_id) do nothing";
+
+const SET_RATE: &str =
+    "update customer set requests_per_minute = $2 where customer_id = $1 and revoked_at_s is null";
 
 fn parse(row: &Columns<'_>) -> Result<Customer, BooksError> {
     Ok(Customer {

@@ -5,8 +5,11 @@ use std::{
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
+use reqwest::{Certificate, Client};
 use serde_json::{Value, json};
 
 use super::running::{Devnet, HOST, LEASE_KEY};
@@ -35,7 +38,8 @@ fn start(folder: &Path) -> (Running, String) {
         }
     };
     let url = ready["url"].as_str().expect("an address");
-    (host, url.trim_start_matches("http://").trim_end_matches("/v1").to_owned())
+    let (_, address) = url.split_once("://").expect("a scheme");
+    (host, address.trim_end_matches("/v1").to_owned())
 }
 
 #[test]
@@ -73,7 +77,26 @@ fn the_example_starts_as_it_is_and_its_answers_can_be_replayed() {
     let charge = stated["charge"].clone();
     let listed = customer(&["list", "--json"]).succeeded().json();
     assert_eq!((&listed["customers"][0]["charged"], &listed["customers"][0]["budget"]), (&charge, &json!("500000")));
+    let ask = || ask_as(&address, "POST", "/v1/chat/completions", &header, &request.to_string());
+    customer(&["set", "acme"]).refused(&["required"]);
+    customer(&["set", "acme", "--budget", "much"]).refused(&["much"]);
+    customer(&["set", "acme", "--requests-per-minute", "0"]).refused(&["or `none` for no limit"]);
+    customer(&["set", "nobody", "--budget", "1"]).refused(&["is no customer whose key is good"]);
+    let set = customer(&["set", "acme", "--budget", "0.000001"]).succeeded();
+    assert!(set.out.contains("0.000001") && set.out.contains("nothing more is admitted"), "{}", set.out);
+    assert_eq!(ask()["error"]["code"], "budget_exceeded");
+    // No chain is needed where no tokens are counted.
+    let lifted = ["customer", "set", "acme", "--budget", "none", "--requests-per-minute", "1", "--json"];
+    let lifted = run(folder, &lifted).succeeded().json();
+    assert_eq!((&lifted["budget"], &lifted["requests_per_minute"]), (&Value::Null, &json!(1)));
+    let answers = [ask(), ask(), ask()];
+    assert!(answers.iter().any(|answer| answer["error"]["code"] == "rate_limit_exceeded"), "{answers:?}");
+    run(folder, &["customer", "set", "acme", "--requests-per-minute", "none"]).succeeded();
+    assert!(ask()["error"].is_null());
+    let listed = customer(&["list", "--json"]).succeeded().json();
+    assert_eq!(listed["customers"][0]["requests_per_minute"], Value::Null);
     customer(&["revoke", "acme"]).succeeded();
+    customer(&["set", "acme", "--budget", "1"]).refused(&["is no customer whose key is good"]);
     customer(&["revoke", "acme"]).refused(&["is no customer whose key is good"]);
     let revoked = ask_as(&address, "POST", "/v1/chat/completions", &header, &request.to_string());
     assert_eq!(revoked["error"]["code"], "invalid_api_key");
@@ -110,4 +133,42 @@ fn the_example_starts_as_it_is_and_its_answers_can_be_replayed() {
     let record = forged["hallmark"]["record"].as_str().unwrap().replace("\"seed\":\"", "\"seed\":\"1");
     forged["hallmark"]["record"] = json!(record);
     replay(&request, &forged, &[]).refused(&["not the one that it signs"]);
+}
+
+/// Makes a certificate for 127.0.0.1, and a client that trusts no other.
+fn certify(folder: &Path) -> Client {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    fs::write(folder.join("certificate.pem"), made.cert.pem()).unwrap();
+    fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let root = Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    Client::builder().no_proxy().pool_max_idle_per_host(0).tls_certs_only([root]).build().unwrap()
+}
+
+#[test]
+fn a_renewed_certificate_is_taken_over_at_a_hangup() {
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let folder = folder();
+    let folder = folder.path();
+    let devnet = Devnet::start_with(folder, &["--port", "0"]);
+    configure(folder, &devnet);
+    let old = certify(folder);
+    let configuration = fs::read_to_string(folder.join("host.toml")).unwrap();
+    let with_tls = configuration.replace("# [tls]\n# certificate", "[tls]\ncertificate").replace("# key =", "key =");
+    fs::write(folder.join("host.toml"), with_tls).unwrap();
+    let (mut host, address) = start(folder);
+    let url = format!("https://{address}/healthz");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answers = |client: &Client| runtime.block_on(async { client.get(&url).send().await.is_ok() });
+    assert!(answers(&old));
+    let new = certify(folder);
+    assert!(!answers(&new), "nobody told the host to look yet");
+    let signal = |name: &str| Command::new("kill").args([name, &host.0.id().to_string()]).status().unwrap().success();
+    assert!(signal("-HUP"));
+    let began = Instant::now();
+    while !answers(&new) {
+        assert!(began.elapsed() < Duration::from_secs(20), "the new certificate is not taken over");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(signal("-TERM"));
+    assert_eq!(host.0.wait().unwrap().code(), Some(0));
 }

@@ -14,7 +14,7 @@ use protocol::{
     units::{Amount, UnixSeconds},
 };
 use serde_json::{Value, json};
-use serving::books::{Books, CustomerId, NewCustomer};
+use serving::books::{Books, CustomerId, Limit, NewCustomer, NewLimits};
 use tokio_util::task::TaskTracker;
 
 use super::world::{MeteredServer, World, eventually};
@@ -77,6 +77,69 @@ async fn budgets_rates_and_revocations_hold_at_once() {
     let books = Books::open(&world.books()).await.unwrap();
     books.revoke_customer(&CustomerId::new("busy").unwrap(), UnixSeconds::new(2)).await.unwrap();
     assert_eq!(code(&host, "hmk-busy").await, (401, "invalid_api_key".to_owned()));
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_limits_hold_at_the_next_request() {
+    let (world, host) = world().await;
+    let books = Books::open(&world.books()).await.unwrap();
+    let id = CustomerId::new("acme").unwrap();
+    let change = async |new: NewLimits| books.limit_customer(&id, &new).await.unwrap();
+    let budget = |budget| NewLimits { budget: Some(budget), requests_per_minute: None };
+    let budget_of = |most| budget(Limit::Most(Amount::new(most)));
+    assert_eq!(change(budget(Limit::Lifted)).await, None, "there is no such customer yet");
+    add(&world, "acme", KEY, Some(25_000), None).await;
+    add(&world, "other", "hmk-other", Some(1), Some(1)).await;
+    assert_eq!((code(&host, KEY).await.0, code(&host, KEY).await.0), (200, 200));
+    assert_eq!(code(&host, KEY).await, (402, "budget_exceeded".to_owned()));
+
+    // Raised, what was charged before counts.
+    change(budget_of(35_000)).await.unwrap();
+    assert_eq!(code(&host, KEY).await.0, 200);
+    assert_eq!(code(&host, KEY).await, (402, "budget_exceeded".to_owned()));
+    // Lowered below what was charged already: nothing is left, and nothing wraps.
+    for lowered in [30_000, 1, 0] {
+        change(budget_of(lowered)).await.unwrap();
+        let (status, refused) = host.refused(&[bearer(KEY)], &chat_body("hi")).await;
+        assert_eq!((status, &refused["error"]["code"]), (402, &json!("budget_exceeded")));
+        assert_eq!(refused["error"]["available"], "0", "{refused}");
+    }
+    let changed = change(NewLimits { budget: Some(Limit::Lifted), requests_per_minute: Some(Limit::Most(4)) }).await;
+    let changed = changed.unwrap();
+    assert_eq!((changed.budget, changed.requests_per_minute), (None, Some(4)));
+    let statuses = [code(&host, KEY).await, code(&host, KEY).await, code(&host, KEY).await, code(&host, KEY).await];
+    assert!(statuses.iter().all(|(status, code)| *status == 200 || code == "rate_limit_exceeded"), "{statuses:?}");
+    let changed = change(NewLimits { budget: None, requests_per_minute: Some(Limit::Lifted) }).await.unwrap();
+    assert_eq!((changed.budget, changed.requests_per_minute), (None, None));
+    assert_eq!(code(&host, KEY).await.0, 200);
+
+    // Nobody else is touched, and a refused key has no limits to change.
+    let other = books.customers().await.unwrap().into_iter().find(|customer| customer.id.as_str() == "other").unwrap();
+    assert_eq!((other.budget, other.requests_per_minute), (Some(Amount::new(1)), Some(1)));
+    books.revoke_customer(&id, UnixSeconds::new(2)).await.unwrap();
+    assert_eq!(change(budget(Limit::Lifted)).await, None);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_is_lowered_while_requests_run_bills_them_and_admits_no_more() {
+    let (world, host) = world().await;
+    host.stop().await;
+    let host = world.host(byte_model(ScriptedEngine::saying("hi", Ending::Hang))).await;
+    add(&world, "acme", KEY, Some(1_000_000), None).await;
+    let body = with(chat_body("hi"), json!({"stream": true, "max_tokens": 11}));
+    let mut running = host.post("/v1/chat/completions", &[bearer(KEY)], &body).await;
+    running.chunk().await.unwrap();
+    let books = Books::open(&world.books()).await.unwrap();
+    let id = CustomerId::new("acme").unwrap();
+    let lowered = NewLimits { budget: Some(Limit::Most(Amount::new(1))), requests_per_minute: None };
+    books.limit_customer(&id, &lowered).await.unwrap().unwrap();
+    assert_eq!(code(&host, KEY).await, (402, "budget_exceeded".to_owned()));
+    drop(running);
+    let charged = || async { books.charged(&id).await.unwrap() };
+    eventually("the bill", || async { charged().await > Amount::new(1) }).await;
+    assert_eq!(code(&host, KEY).await, (402, "budget_exceeded".to_owned()));
     host.stop().await;
 }
 
