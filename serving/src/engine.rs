@@ -8,6 +8,7 @@ use std::{
     error::Error,
     fmt,
     num::{NonZeroU16, NonZeroUsize},
+    pin::Pin,
     sync::Arc,
 };
 
@@ -39,7 +40,16 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Stops accepting requests. What was accepted is finished.
     fn drain(&self);
+
+    /// Whether the engine would work on a request that came now: that it is there, and not that it has room. An engine that is
+    /// somewhere else is asked, which can take as long as it likes.
+    fn probe(&self) -> Probe<'_> {
+        Box::pin(async { Ok(()) })
+    }
 }
+
+/// An engine that is being asked.
+pub type Probe<'a> = Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send + 'a>>;
 
 /// Completions of one prompt. Its fields but `cache_scope` are all that the completions depend on.
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 //!
 //! `/healthz` and `/readyz` for whatever keeps the host running, `/metrics` for Prometheus, `/` for people.
 
+mod engines;
 mod figures;
 mod metrics;
 mod page;
@@ -15,6 +16,7 @@ use axum::{
 };
 use serde_json::json;
 
+pub(crate) use self::engines::EngineHealth;
 use self::figures::Figures;
 use crate::{admission, state::AppState};
 
@@ -35,22 +37,30 @@ pub(crate) async fn healthy() -> &'static str {
 
 /// Whether requests would be admitted, and if not, why.
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
-    let reasons = reasons(&state);
+    let reasons = reasons(&state).await;
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
 }
 
-fn reasons(state: &AppState) -> Vec<String> {
-    let mut reasons = Vec::new();
+async fn reasons(state: &AppState) -> Vec<String> {
     if state.is_stopping() {
-        reasons.push("the host is shutting down".to_owned());
+        return vec!["the host is shutting down".to_owned()];
     }
-    let Some(metering) = state.metering() else { return reasons };
-    for model in state.models() {
-        let Some(lease) = &model.lease else { continue };
-        if let Err(refusal) = admission::check_open(metering, lease) {
+    // All at once: none waits for another's patience. On tasks: what an engine answers is kept, also if nobody waits for it.
+    let probe = |place| {
+        let asking = state.clone();
+        state.tasks().spawn(async move { asking.engine_trouble(place).await })
+    };
+    let probes: Vec<_> = (0..state.models().len()).map(probe).collect();
+    let mut reasons = Vec::new();
+    for (model, probe) in state.models().iter().zip(probes) {
+        if let Some((metering, lease)) = state.metering().zip(model.lease.as_ref())
+            && let Err(refusal) = admission::check_open(metering, lease)
+        {
             reasons.push(format!("{}: {}", model.id, refusal.reason()));
         }
+        let trouble = probe.await.unwrap_or_else(|_| Some("the engine could not be asked".to_owned()));
+        reasons.extend(trouble.map(|trouble| format!("{}: {trouble}", model.id)));
     }
     reasons
 }
@@ -66,7 +76,7 @@ async fn scrape(State(state): State<AppState>) -> Response {
 async fn status(State(state): State<AppState>) -> Response {
     match Figures::read(&state).await {
         Ok(figures) => {
-            let mut response = Html(page::page(&figures, &reasons(&state))).into_response();
+            let mut response = Html(page::page(&figures, &reasons(&state).await)).into_response();
             let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
             response

@@ -26,6 +26,7 @@ use crate::{
     },
     metering::{Metering, lease::ServedLease},
     metrics::Metrics,
+    operator::EngineHealth,
 };
 
 /// A model under the name that clients ask for.
@@ -195,6 +196,8 @@ struct Shared {
     abort: CancellationToken,
     metering: Option<Arc<Metering>>,
     metrics: Metrics,
+    /// One for each model.
+    engines: Vec<EngineHealth>,
     stopping: CancellationToken,
 }
 
@@ -217,6 +220,7 @@ impl AppState {
         seed: u64,
         metering: Option<Arc<Metering>>,
     ) -> Self {
+        let engines = models.iter().map(|_| EngineHealth::new()).collect();
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             shared: Arc::new(Shared {
@@ -231,6 +235,7 @@ impl AppState {
                 abort: CancellationToken::new(),
                 metering,
                 metrics: Metrics::new(),
+                engines,
                 stopping: CancellationToken::new(),
             }),
         }
@@ -239,6 +244,12 @@ impl AppState {
     /// All models, in the order in which they were given.
     pub(crate) fn models(&self) -> &[Arc<ServedModel>] {
         &self.shared.models
+    }
+
+    /// Why the engine of the model at this place would take no request, if it would not.
+    pub(crate) async fn engine_trouble(&self, place: usize) -> Option<String> {
+        let (model, engine) = (self.shared.models.get(place)?, self.shared.engines.get(place)?);
+        engine.trouble(model).await
     }
 
     /// The model that clients know by this id.

@@ -23,7 +23,7 @@ use self::{
     queue::{Queue, Refused},
     scheduler::{Admission, Scheduler, StepLimits},
 };
-use super::{CompletionStream, Engine, EngineError, GenerationRequest, completion_channel};
+use super::{CompletionStream, Engine, EngineError, GenerationRequest, Probe, completion_channel};
 
 /// Sizes of a [`BuiltinEngine`].
 #[derive(Clone, Debug)]
@@ -143,19 +143,26 @@ impl Engine for BuiltinEngine {
                 (Admission { request: request.clone(), choice, sender }, stream)
             })
             .unzip();
-        self.queue.push_all(admissions).map_err(|refused| match refused {
-            Refused::Full { waiting } => EngineError::QueueFull { waiting },
-            Refused::TooMany { capacity } => {
-                EngineError::TooManyChoices { choices: usize::from(choices), most: capacity }
-            }
-            Refused::Draining => EngineError::Draining,
-            Refused::Stopped => EngineError::Stopped,
-        })?;
+        self.queue.push_all(admissions).map_err(|refused| error(&refused, choices))?;
         Ok(streams)
     }
 
     fn drain(&self) {
         self.queue.drain();
+    }
+
+    /// A thread that died has stopped its queue.
+    fn probe(&self) -> Probe<'_> {
+        Box::pin(async { self.queue.check_open().map_err(|refused| error(&refused, 1)) })
+    }
+}
+
+fn error(refused: &Refused, choices: u16) -> EngineError {
+    match *refused {
+        Refused::Full { waiting } => EngineError::QueueFull { waiting },
+        Refused::TooMany { capacity } => EngineError::TooManyChoices { choices: usize::from(choices), most: capacity },
+        Refused::Draining => EngineError::Draining,
+        Refused::Stopped => EngineError::Stopped,
     }
 }
 

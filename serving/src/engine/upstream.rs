@@ -34,7 +34,7 @@ use self::{
     body::Writer,
     server::Server,
 };
-use super::{CompletionSender, CompletionStream, Engine, EngineError, GenerationRequest, completion_channel};
+use super::{CompletionSender, CompletionStream, Engine, EngineError, GenerationRequest, Probe, completion_channel};
 
 /// How prompts are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -241,6 +241,19 @@ impl Engine for UpstreamEngine {
 
     fn drain(&self) {
         self.places.close();
+    }
+
+    fn probe(&self) -> Probe<'_> {
+        Box::pin(async {
+            if self.places.is_closed() {
+                return Err(EngineError::Draining);
+            }
+            match self.check().await {
+                // A server that is busy is there.
+                Ok(_) | Err(UpstreamStartError::Models { source: UpstreamError::Busy, .. }) => Ok(()),
+                Err(error) => Err(EngineError::Unreachable { source: Arc::new(error) }),
+            }
+        })
     }
 }
 

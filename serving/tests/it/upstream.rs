@@ -3,5 +3,6 @@
 mod answers;
 mod faults;
 mod llama_server;
+mod readiness;
 pub(crate) mod scripted;
 mod starting;

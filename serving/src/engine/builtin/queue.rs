@@ -36,6 +36,16 @@ enum Phase {
     Stopped,
 }
 
+impl Phase {
+    fn check_open(self) -> Result<(), Refused> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Draining => Err(Refused::Draining),
+            Self::Stopped => Err(Refused::Stopped),
+        }
+    }
+}
+
 /// Shared by the host's threads, which push, and the engine's thread, which pops.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
@@ -60,11 +70,7 @@ impl<T: Waiting> Queue<T> {
     /// keep others out.
     pub(super) fn push_all(&self, items: Vec<T>) -> Result<(), Refused> {
         let mut state = self.lock();
-        match state.phase {
-            Phase::Open => {}
-            Phase::Draining => return Err(Refused::Draining),
-            Phase::Stopped => return Err(Refused::Stopped),
-        }
+        state.phase.check_open()?;
         let Some(most_before) = self.capacity.checked_sub(items.len()) else {
             // A queue without places is always full; it is no reason to ask for less.
             return Err(if items.len() > 1 {
@@ -83,6 +89,11 @@ impl<T: Waiting> Queue<T> {
         drop(state);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Whether requests are taken, were there room.
+    pub(super) fn check_open(&self) -> Result<(), Refused> {
+        self.lock().phase.check_open()
     }
 
     /// Takes the longest waiting request if `fits` says so. Never overtakes: a request that needs much room would
@@ -210,6 +221,7 @@ mod tests {
         assert!(queue.wait());
         assert_eq!(queue.pop_if(|_| true), Some(wanted("first")));
         assert!(!queue.wait());
+        assert_eq!(queue.check_open(), Err(Refused::Draining));
     }
 
     #[test]

@@ -27,6 +27,11 @@ use tokio_stream::StreamExt;
 
 use crate::support::{MODEL, byte_folder};
 
+/// [`MODEL`] alone, of a context of 4096 tokens.
+fn listed() -> String {
+    json!({"data": [{"id": MODEL, "owned_by": "vllm", "max_model_len": 4096}]}).to_string()
+}
+
 /// What is sent of an answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Piece {
@@ -79,14 +84,22 @@ impl Drop for Open {
 impl ScriptedServer {
     /// One that has [`MODEL`], of a context of 4096 tokens.
     pub(crate) async fn start(reply: Reply) -> Self {
-        let listed = json!({"id": MODEL, "owned_by": "vllm", "max_model_len": 4096});
-        Self::listing(json!({"data": [listed]}).to_string(), 200, reply).await
+        Self::listing(listed(), 200, reply).await
     }
 
     /// One that answers the question for its models in this way.
     pub(crate) async fn listing(models: String, status: u16, reply: Reply) -> Self {
-        let heard = Arc::new(Heard::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, models, status, reply)
+    }
+
+    /// One that comes back where another one was.
+    pub(crate) fn again(listener: TcpListener) -> Self {
+        Self::on(listener, listed(), 200, Reply::Silence)
+    }
+
+    fn on(listener: TcpListener, models: String, status: u16, reply: Reply) -> Self {
+        let heard = Arc::new(Heard::default());
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = heard.clone();
         let handler = move |request: Request<Body>| {

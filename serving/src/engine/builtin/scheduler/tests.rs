@@ -14,7 +14,7 @@ use model::{LogitAdjustments, SamplingParameters};
 
 use super::*;
 use crate::engine::{
-    CompletionEvent, CompletionStream, FinishReason,
+    CompletionEvent, CompletionStream, Engine as _, FinishReason,
     builtin::{BuiltinEngine, BuiltinSettings},
 };
 
@@ -35,6 +35,8 @@ struct Script {
     steps: Arc<Mutex<Vec<Vec<usize>>>>,
     caches_alive: Arc<AtomicUsize>,
     pace: Duration,
+    /// Has no memory for a stream, and takes the engine's thread with it.
+    dies: bool,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl Forward for Script {
     type Cache = ScriptedCache;
 
     fn new_cache(&self, capacity: usize) -> Result<ScriptedCache, Failure> {
+        assert!(!self.dies, "the script says so");
         self.caches_alive.fetch_add(1, Ordering::SeqCst);
         Ok(ScriptedCache { ids: Vec::new(), capacity, alive: self.caches_alive.clone() })
     }
@@ -326,6 +329,22 @@ async fn reuse_can_be_switched_off_and_failed_copies_only_cost_time() {
         assert_eq!(cached(&off, scoped("a", prompt.clone(), 5)).await, 0);
         assert_eq!(cached(&on, scoped("a", uncopyable.clone(), 5)).await, 0);
     }
+}
+
+#[tokio::test]
+async fn an_engine_whose_thread_died_says_so() {
+    let engine = engine(&Script { dies: true, ..Script::default() }, &BuiltinSettings::default());
+    assert!(engine.probe().await.is_ok());
+    let error = read(submit(&engine, request(vec![1], 5))).await.unwrap_err();
+    assert!(matches!(error, EngineError::Stopped), "{error}");
+    assert!(matches!(engine.probe().await, Err(EngineError::Stopped)));
+}
+
+#[tokio::test]
+async fn an_engine_that_drains_takes_nothing() {
+    let engine = engine(&Script::default(), &BuiltinSettings::default());
+    engine.drain();
+    assert!(matches!(engine.probe().await, Err(EngineError::Draining)));
 }
 
 #[tokio::test]
