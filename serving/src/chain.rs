@@ -30,7 +30,7 @@ use crate::metering::{
 };
 
 /// Blocks that may be taken back.
-const DEPTH: u64 = 64;
+pub(crate) const DEPTH: u64 = 64;
 /// Blocks whose events are asked for at once.
 const PAGE_BLOCKS: u64 = 1_000;
 

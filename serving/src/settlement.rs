@@ -2,12 +2,13 @@
 //! customers pay for in money, and shows statements to whoever asks for them on the chain.
 //!
 //! One task does one thing after the other, each written down before it is sent. Whatever is cut off is found again: a report
-//! and a royalty by their place, a claim by what the chain says of the lanes.
+//! and a royalty by their place, a claim by what the chain says of the lanes, also one that the chain took back.
 
 mod claims;
 mod inclusion;
 mod reports;
 mod royalty;
+mod undone;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -28,7 +29,7 @@ use licensing_contracts::{
     client::{Action, ChainError, Sender},
 };
 use protocol::{
-    ids::{ChannelId, Epoch, Lane, LeaseId, StatementDigest},
+    ids::{Epoch, LeaseId, StatementDigest},
     splits::Splits,
     units::{Amount, UnixMilliseconds, UnixSeconds},
 };
@@ -116,6 +117,8 @@ struct SettledLease {
     claims: ClaimSettings,
     /// Statements of earlier epochs are all reported.
     unreported_from: Epoch,
+    /// The newest block when it was last looked whether the chain still has its claims.
+    claims_looked_at: Option<u64>,
 }
 
 /// The task that settles.
@@ -125,8 +128,6 @@ pub struct Settlement {
     sender: Sender,
     settings: SettlementSettings,
     leases: Vec<SettledLease>,
-    /// Requests of lanes that are claimed, as far as is known.
-    claimed: HashMap<(ChannelId, Lane), u64>,
     /// Block up to which demands for statements were looked for.
     looked_until: Option<u64>,
     /// Statements that are asked for and not shown yet.
@@ -146,16 +147,19 @@ impl Settlement {
         let (client, to) = (metering.chain().client().clone(), metering.chain().deployment().clone());
         let mut settled = Vec::with_capacity(leases.len());
         for (served, details, claims) in leases {
+            if let Some(newest) = metering.books().reports(served.id).await?.last() {
+                metering.close_epochs_before(served.id, Epoch::new(newest.report.epoch.get().saturating_add(1)));
+            }
             let splits = registry::splits(&client, &to, details.terms).await?;
             let splits = splits.ok_or(SettlementError::Splits { lease: served.id })?;
-            settled.push(SettledLease { served, details, splits, claims, unreported_from: Epoch::new(0) });
+            let unreported_from = Epoch::new(0);
+            settled.push(SettledLease { served, details, splits, claims, unreported_from, claims_looked_at: None });
         }
         Ok(Self {
             metering,
             sender,
             settings,
             leases: settled,
-            claimed: HashMap::new(),
             looked_until: None,
             asked_for: BTreeSet::new(),
             told: HashMap::new(),
@@ -213,6 +217,8 @@ impl Settlement {
             self.tell("report", Some(index), reported);
             let paid = self.pay_royalties(index).await;
             self.tell("pay royalties", Some(index), paid);
+            let looked = self.look_for_undone_claims(index).await;
+            self.tell("look for claims that the chain took back", Some(index), looked);
             let claimed = self.claim(index).await;
             self.tell("claim", Some(index), claimed);
         }

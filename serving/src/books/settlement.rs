@@ -15,7 +15,7 @@ use sqlx::any::AnyRow;
 use super::{
     Books, BooksError,
     columns::{self, Columns, damaged, signed},
-    insertion::Insertion,
+    insertion::{AnyQuery, Insertion},
 };
 
 /// A report as the books have it.
@@ -163,23 +163,43 @@ impl Books {
         Ok(())
     }
 
+    /// Takes over what the chain says of the claims of these lanes, in the place of what was known of them. Lanes that are not in
+    /// `claimed` were never claimed.
+    pub async fn replace_claims(&self, lanes: &[(ChannelId, Lane)], claimed: &[ClaimedLane]) -> Result<(), BooksError> {
+        let failed = || BooksError::database("note claims in");
+        let mut transaction = self.pool.begin().await.map_err(failed())?;
+        for (channel, lane) in lanes {
+            let query = sqlx::query("delete from claimed where channel_id = $1 and lane = $2")
+                .bind(columns::channel(Some(*channel)))
+                .bind(signed(lane.get()));
+            query.execute(&mut *transaction).await.map_err(failed())?;
+        }
+        for claimed in claimed {
+            upsert(claimed).execute(&mut *transaction).await.map_err(failed())?;
+        }
+        transaction.commit().await.map_err(failed())
+    }
+
     /// Notes what a claim paid. An older claim of the same lane never replaces a newer one.
     pub async fn note_claim(&self, claimed: &ClaimedLane) -> Result<(), BooksError> {
-        let query = sqlx::query(UPSERT_CLAIMED)
-            .bind(columns::channel(Some(claimed.channel)))
-            .bind(signed(claimed.lane.get()))
-            .bind(signed(claimed.lease.get()))
-            .bind(signed(claimed.requests))
-            .bind(columns::amount(claimed.cost))
-            .bind(columns::amount(claimed.host_share))
-            .bind(columns::amount(claimed.royalty))
-            .bind(columns::amount(claimed.validator_share))
-            .bind(claimed.transaction.to_vec())
-            .bind(signed(claimed.block))
-            .bind(signed(claimed.claimed_at.get()));
-        query.execute(&self.pool).await.map_err(BooksError::database("note a claim in"))?;
+        upsert(claimed).execute(&self.pool).await.map_err(BooksError::database("note a claim in"))?;
         Ok(())
     }
+}
+
+fn upsert<'q>(claimed: &ClaimedLane) -> AnyQuery<'q> {
+    sqlx::query(UPSERT_CLAIMED)
+        .bind(columns::channel(Some(claimed.channel)))
+        .bind(signed(claimed.lane.get()))
+        .bind(signed(claimed.lease.get()))
+        .bind(signed(claimed.requests))
+        .bind(columns::amount(claimed.cost))
+        .bind(columns::amount(claimed.host_share))
+        .bind(columns::amount(claimed.royalty))
+        .bind(columns::amount(claimed.validator_share))
+        .bind(claimed.transaction.to_vec())
+        .bind(signed(claimed.block))
+        .bind(signed(claimed.claimed_at.get()))
 }
 
 static REPORTED: LazyLock<Insertion> =

@@ -1,6 +1,12 @@
 //! From a request that is paid for to the statement about it.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use alloy_primitives::{Address, B256};
 use protocol::{
@@ -30,6 +36,8 @@ pub struct Metering {
     chain: Arc<ChainWatch>,
     leases: HashMap<LeaseId, Arc<ServedLease>>,
     escrow: Domain<PaymentEscrow>,
+    /// In milliseconds: when the oldest epoch began that is not to be reported yet.
+    open_since: HashMap<LeaseId, AtomicU64>,
     running: Running,
     clock: fn() -> UnixMilliseconds,
 }
@@ -81,6 +89,7 @@ impl Metering {
     ) -> Self {
         let ids = leases.iter().map(|lease| lease.id).collect();
         let deployment = chain.deployment();
+        let open_since = leases.iter().map(|lease| (lease.id, AtomicU64::new(0))).collect();
         let escrow = Domain::new(protocol::ids::ChainId::new(deployment.chain_id), deployment.payment_escrow);
         Self {
             accounts: Arc::new(Accounts::new(books.clone(), ids)),
@@ -89,6 +98,7 @@ impl Metering {
             chain,
             leases: leases.into_iter().map(|lease| (lease.id, lease)).collect(),
             escrow,
+            open_since,
             running: Running::default(),
             clock,
         }
@@ -136,6 +146,21 @@ impl Metering {
     }
 
     /// Signs the statement about a request and hands it to the journal, with what `keep` makes of it. What was set aside and
+    /// From now on no request of the lease ends before this epoch: what came before it is reported, or is about to be, and the
+    /// contract takes no report of an epoch after that of a later one.
+    pub(crate) fn close_epochs_before(&self, lease: LeaseId, epoch: Epoch) {
+        let begins_ms = epoch.get().saturating_mul(self.chain.spans().epoch.get()).saturating_mul(1_000);
+        if let Some(open_since) = self.open_since.get(&lease) {
+            open_since.fetch_max(begins_ms, Ordering::SeqCst);
+        }
+    }
+
+    /// When a request ends that ends now. A clock that was set back says less than the chain's, by which epochs are closed.
+    fn end_of_request(&self, lease: LeaseId) -> UnixMilliseconds {
+        let open_since = self.open_since.get(&lease).map_or(0, |since| since.load(Ordering::SeqCst));
+        self.now().max(UnixMilliseconds::new(open_since))
+    }
+
     /// not charged is free again.
     pub(crate) fn bill(
         &self,
@@ -144,7 +169,7 @@ impl Metering {
         keep: impl FnOnce(StatementDigest, &Signed<Statement>) -> Option<Keep>,
     ) -> Result<Billed, BillError> {
         let Paid { lease, started, by } = paid;
-        let ended = self.now();
+        let ended = self.end_of_request(lease.id);
         let statement = |channel, lane, step, previous| -> Result<(Statement, Amount), PricingError> {
             let statement = Statement {
                 channel,

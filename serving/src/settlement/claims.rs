@@ -4,11 +4,11 @@ use alloy::{primitives::U256, rpc::types::Filter, sol_types::SolEvent as _};
 use alloy_primitives::{B256, keccak256};
 use licensing_contracts::{actions::payments, bindings::PaymentEscrow, client::ChainError};
 use protocol::{
-    ids::{ChannelId, Lane},
+    ids::{ChannelId, Lane, LeaseId},
     units::{Amount, UnixSeconds},
 };
 
-use super::{Receipt, Settlement, SettlementError};
+use super::{Receipt, Settlement, SettlementError, undone::Lanes};
 use crate::books::{ClaimedLane, Entry};
 
 /// Lanes of one claim.
@@ -48,8 +48,7 @@ impl Settlement {
             let statement = &entry.statement.message;
             let Some(channel) = statement.channel else { continue };
             let before = claimed.iter().find(|lane| (lane.channel, lane.lane) == (channel, statement.lane));
-            let known = self.claimed.get(&(channel, statement.lane)).copied().unwrap_or(0);
-            if statement.step.after().requests() <= known.max(before.map_or(0, |lane| lane.requests)) {
+            if statement.step.after().requests() <= before.map_or(0, |lane| lane.requests) {
                 continue;
             }
             let owed = entry.lane_cost.saturating_sub(before.map_or(Amount::ZERO, |lane| lane.cost));
@@ -79,7 +78,12 @@ impl Settlement {
         match self.sender.simulate(&action).await {
             Ok(_) => {}
             Err(ChainError::Reverted { what, revert }) if batch.len() == 1 => {
-                tracing::warn!("{what} is refused: {revert}");
+                let lease = self.lease(index).map(|lease| lease.served.id);
+                // It may be mined already, as when the chain took a claim back and now has it again.
+                match lease.zip(batch.first().and_then(Due::key)) {
+                    Some((lease, lane)) if self.learn_claims(lease, lane).await? => {}
+                    _ => tracing::warn!("{what} is refused: {revert}"),
+                }
                 return Ok(());
             }
             // One lane that cannot be claimed must not keep the others from being paid.
@@ -139,34 +143,22 @@ impl Settlement {
         let books = self.metering.books().clone();
         let known = books.claimed(lease).await?;
         let claimed_at = self.now().second_down();
+        let mut doubted = Lanes::new();
         for event in events.iter().filter(|event| event.leaseId == lease.get()) {
             let (channel, lane) = (ChannelId::from(event.channelId), Lane::new(event.lane));
             let requests: u64 = event.counts.requests.to();
             let before = known.iter().find(|known| (known.channel, known.lane) == (channel, lane));
-            let sum = |part: fn(&ClaimedLane) -> Amount, more: u128| {
-                Amount::new(before.map_or(0, |before| part(before).get()).saturating_add(more))
-            };
-            let (cost, royalty, validators): (u128, u128, u128) =
-                (event.cost.saturating_to(), event.royalty.saturating_to(), event.validatorShare.saturating_to());
-            let host = cost.saturating_sub(royalty).saturating_sub(validators);
-            books
-                .note_claim(&ClaimedLane {
-                    channel,
-                    lane,
-                    lease,
-                    requests,
-                    cost: sum(|lane| lane.cost, cost),
-                    host_share: sum(|lane| lane.host_share, host),
-                    royalty: sum(|lane| lane.royalty, royalty),
-                    validator_share: sum(|lane| lane.validator_share, validators),
-                    transaction,
-                    block,
-                    claimed_at,
-                })
-                .await?;
-            self.claimed.insert((channel, lane), requests);
+            if before.is_some_and(|before| before.requests >= requests) {
+                continue;
+            }
+            let claimed = with_event(before, event, transaction, block, claimed_at);
+            books.note_claim(&claimed).await?;
+            // All claims of a lane together cost what the lane does: otherwise one of them is not in the books.
+            if claimed.cost != books.lane_cost(lease, channel, lane, requests).await? {
+                doubted.insert((channel, lane));
+            }
         }
-        Ok(())
+        if doubted.is_empty() { Ok(()) } else { self.read_claims_again(lease, &doubted).await }
     }
 
     /// Notes claims that were mined and not written down, as when the process was killed in between.
@@ -187,6 +179,35 @@ impl Settlement {
             self.note_events(index, &[event], transaction, block).await?;
         }
         Ok(())
+    }
+}
+
+/// What is known of a lane's claims with one more.
+pub(super) fn with_event(
+    before: Option<&ClaimedLane>,
+    event: &PaymentEscrow::Claimed,
+    transaction: B256,
+    block: u64,
+    claimed_at: UnixSeconds,
+) -> ClaimedLane {
+    let sum = |part: fn(&ClaimedLane) -> Amount, more: u128| {
+        Amount::new(before.map_or(0, |before| part(before).get()).saturating_add(more))
+    };
+    let (cost, royalty, validators): (u128, u128, u128) =
+        (event.cost.saturating_to(), event.royalty.saturating_to(), event.validatorShare.saturating_to());
+    let host = cost.saturating_sub(royalty).saturating_sub(validators);
+    ClaimedLane {
+        channel: event.channelId.into(),
+        lane: Lane::new(event.lane),
+        lease: LeaseId::new(event.leaseId),
+        requests: event.counts.requests.to(),
+        cost: sum(|lane| lane.cost, cost),
+        host_share: sum(|lane| lane.host_share, host),
+        royalty: sum(|lane| lane.royalty, royalty),
+        validator_share: sum(|lane| lane.validator_share, validators),
+        transaction,
+        block,
+        claimed_at,
     }
 }
 

@@ -38,6 +38,8 @@ impl Settlement {
             }
         }
         let end = self.epochs_over();
+        // Before it is looked for what ended before that.
+        self.metering.close_epochs_before(lease, end);
         // Nothing while one of the statements may still be on its way to the disk.
         if !self.metering.journal().flushed().await {
             return Ok(());

@@ -12,7 +12,8 @@ use protocol::{
     units::{Amount, Seconds, UnixMilliseconds, UnixSeconds},
 };
 use serving::books::{
-    Books, BooksError, CustomerId, Entry, Journal, JournalError, KeptAnswer, NewCustomer, StoredReport,
+    Books, BooksError, ClaimedLane, CustomerId, Entry, Journal, JournalError, KeptAnswer, Limit, NewCustomer,
+    NewLimits, StoredReport,
 };
 use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
@@ -213,6 +214,37 @@ async fn reports_every_statement_once(database: &Database) {
     assert_eq!(claimable[0].1, UnixMilliseconds::new(2_001), "when the first one ended");
 }
 
+async fn takes_claims_back(database: &Database) {
+    let books = Books::open(&database.url).await.unwrap();
+    let lease = LeaseId::new(1);
+    let claimed = |lane, requests| ClaimedLane {
+        channel: channel_id(),
+        lane: Lane::new(lane),
+        lease,
+        requests,
+        cost: Amount::new(u128::from(requests) * 10),
+        host_share: Amount::new(8),
+        royalty: Amount::new(1),
+        validator_share: Amount::new(1),
+        transaction: B256::repeat_byte(5),
+        block: requests,
+        claimed_at: UnixSeconds::new(7),
+    };
+    for (lane, requests) in [(1, 4), (2, 9), (u64::MAX, 6)] {
+        books.note_claim(&claimed(lane, requests)).await.unwrap();
+    }
+    books.note_claim(&claimed(2, 3)).await.unwrap();
+    let all = async || {
+        let mut all = books.claimed(lease).await.unwrap();
+        all.sort_by_key(|claimed| claimed.lane.get());
+        all
+    };
+    assert_eq!(all().await, [claimed(1, 4), claimed(2, 9), claimed(u64::MAX, 6)], "an older one replaces none");
+    let lanes = [(channel_id(), Lane::new(2)), (channel_id(), Lane::new(u64::MAX)), (channel_id(), Lane::new(3))];
+    books.replace_claims(&lanes, &[claimed(2, 3)]).await.unwrap();
+    assert_eq!(all().await, [claimed(1, 4), claimed(2, 3)]);
+}
+
 async fn knows_customers_and_answers(database: &Database) {
     let books = Books::open(&database.url).await.unwrap();
     let id = CustomerId::new("acme.inc").unwrap();
@@ -238,7 +270,19 @@ async fn knows_customers_and_answers(database: &Database) {
     assert_eq!(books.customer_of(Books::key_digest("hmk-wrong")).await.unwrap(), None);
     let all = books.customers().await.unwrap();
     assert_eq!(all.iter().map(|customer| customer.lane.get()).collect::<Vec<_>>(), [1, 2]);
+    let both = NewLimits { budget: Some(Limit::Most(Amount::new(7))), requests_per_minute: Some(Limit::Lifted) };
+    let changed = books.limit_customer(&id, &both).await.unwrap().unwrap();
+    assert_eq!((changed.budget, changed.requests_per_minute), (Some(Amount::new(7)), None));
+    let lifted = NewLimits { budget: Some(Limit::Lifted), requests_per_minute: None };
+    let changed = books.limit_customer(&id, &lifted).await.unwrap().unwrap();
+    assert_eq!((changed.budget, changed.requests_per_minute), (None, None));
+    let rate = NewLimits { budget: None, requests_per_minute: Some(Limit::Most(3)) };
+    let changed = books.limit_customer(&id, &rate).await.unwrap().unwrap();
+    assert_eq!((changed.budget, changed.requests_per_minute), (None, Some(3)));
+    assert_eq!(books.customers().await.unwrap()[1].budget, None, "of the other one nothing changed");
+    assert_eq!(books.limit_customer(&CustomerId::new("nobody").unwrap(), &both).await.unwrap(), None);
     assert!(books.revoke_customer(&id, UnixSeconds::new(9)).await.unwrap());
+    assert_eq!(books.limit_customer(&id, &both).await.unwrap(), None, "a key that is refused has no limits");
     assert!(!books.revoke_customer(&id, UnixSeconds::new(10)).await.unwrap());
     let found = books.customer_of(new.key_digest).await.unwrap().unwrap();
     assert_eq!(found.revoked_at, Some(UnixSeconds::new(9)));
@@ -283,6 +327,7 @@ in_both! {
     keeps_everything, sqlite_keeps_everything, postgres_keeps_everything;
     refuses_a_second_statement, sqlite_refuses_a_second_statement, postgres_refuses_a_second_statement;
     reports_every_statement_once, sqlite_reports_every_statement_once, postgres_reports_every_statement_once;
+    takes_claims_back, sqlite_takes_claims_back, postgres_takes_claims_back;
     knows_customers_and_answers, sqlite_knows_customers_and_answers, postgres_knows_customers_and_answers;
 }
 

@@ -14,7 +14,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use licensing_contracts::{
     actions::{self, payments},
     bindings::PaymentEscrow,
-    client::{Action, ChainClient, Sender, TransactionJournal},
+    client::{Action, ChainClient, Sender, SenderSettings, TransactionJournal},
     deploy::ProtocolSetup,
     deployment::Deployment,
     devchain::{Config, Server},
@@ -128,9 +128,26 @@ impl World {
     }
 
     pub(crate) fn sender(&self, account: &DevAccount) -> Sender {
+        self.sender_with(account, sender_settings())
+    }
+
+    fn sender_with(&self, account: &DevAccount, settings: SenderSettings) -> Sender {
         let client = self.client();
         let journal = TransactionJournal::open(self.folder.path(), client.chain_id(), account.address).unwrap();
-        Sender::new(client, signer(account), journal, sender_settings())
+        Sender::new(client, signer(account), journal, settings)
+    }
+
+    /// Takes the newest blocks back, down to this one, with everything that was in them.
+    pub(crate) async fn take_back_to(&self, block: u64) {
+        let depth = self.client().head().await.unwrap().number - block;
+        let _: Value = self.client().provider().raw_request("anvil_reorg".into(), (depth, json!([]))).await.unwrap();
+    }
+
+    /// The newest block, with one on top of it that holds nothing.
+    pub(crate) async fn newest_block(&self) -> u64 {
+        let block = self.client().head().await.unwrap().number;
+        let _: Value = self.client().provider().raw_request("evm_mine".into(), ()).await.unwrap();
+        block
     }
 
     pub(crate) async fn send(&self, account: &DevAccount, action: &Action) {
@@ -212,7 +229,7 @@ impl World {
             client: options.client.unwrap_or_else(|| self.client()),
             deployment: self.to().clone(),
             watch: WatchSettings { poll: Duration::from_millis(50), most_age: options.most_age },
-            sender: self.sender(&HOST),
+            sender: self.sender_with(&HOST, options.sender),
             settlement: SettlementSettings { every: Duration::from_millis(50) },
             leases: vec![LeaseSetup {
                 id: self.market.lease,
@@ -221,7 +238,7 @@ impl World {
                 claim_least: Amount::new(1),
             }],
             journal_patience: Duration::from_secs(5),
-            clock,
+            clock: options.clock,
         };
         let host = MeteredHost::open(setup).await.unwrap();
         let model = host.under(self.market.lease, model).await.unwrap();
@@ -248,8 +265,10 @@ pub(crate) struct Options {
     pub(crate) client: Option<ChainClient>,
     pub(crate) tls: Option<Tls>,
     pub(crate) most_age: Duration,
+    pub(crate) sender: SenderSettings,
     pub(crate) claim_from: u128,
     pub(crate) limits: Limits,
+    pub(crate) clock: fn() -> UnixMilliseconds,
 }
 
 impl Default for Options {
@@ -259,8 +278,10 @@ impl Default for Options {
             client: None,
             tls: None,
             most_age: Duration::from_secs(60),
+            sender: sender_settings(),
             claim_from: 1,
             limits: Limits::default(),
+            clock,
         }
     }
 }
