@@ -6,7 +6,8 @@
 //! 4. [`voucher`]: the voucher is for this host, lease and key, and lasts long enough.
 //! 5. [`amount`]: the lane is where the voucher says, and ceiling, deposit, cap or budget cover the most that the request can
 //!    cost.
-//! 6. The customer's rate (in `payer`), and whether the engine has room (`engine`).
+//! 6. The customer's rate (in `payer`), whether the payer takes what is made for him (in `amount`), and whether the engine has
+//!    room (`engine`).
 //!
 //! Each refusal has a status, a code and a sentence that says what to do.
 

@@ -10,6 +10,7 @@ pub(crate) mod lease;
 mod meter;
 mod once;
 pub(crate) mod purse;
+pub(crate) mod untaken;
 
 pub(crate) use self::{
     accounts::{AccountError, Accounts},

@@ -44,8 +44,8 @@ pub(crate) fn admit(
     wanted: Wanted,
 ) -> Result<Admitted, Refusal> {
     let started = metering.now();
-    match payer {
-        Payer::Channel(payer) => admit_channel(lease, *payer, wanted, started),
+    let admitted = match payer {
+        Payer::Channel(payer) => admit_channel(lease, *payer, wanted, started)?,
         Payer::Customer(account) => {
             let before = account.counts(lease.id);
             let tokens = wanted.completion.get().saturating_mul(wanted.choices.get());
@@ -56,9 +56,12 @@ pub(crate) fn admit(
                 .reserve(worst)
                 .map_err(|short| Refusal::Budget { required: short.required, available: short.available })?;
             let paid = Paid::customer(lease.clone(), reservation, started);
-            Ok(Admitted { paid, completion: wanted.completion.get() })
+            Admitted { paid, completion: wanted.completion.get() }
         }
-    }
+    };
+    // Last: what is refused for another reason was not admitted.
+    admitted.paid.check_taken(started).map_err(Refusal::Untaken)?;
+    Ok(admitted)
 }
 
 fn admit_channel(

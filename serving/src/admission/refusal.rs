@@ -10,6 +10,8 @@ use protocol::{
     units::{Amount, UnixSeconds},
 };
 
+use crate::metering::untaken::TooManyUntaken;
+
 impl Refusal {
     /// For the operator: why nobody is admitted.
     pub(crate) fn reason(&self) -> String {
@@ -79,6 +81,8 @@ pub(crate) enum Refusal {
     Cap { required: Amount, available: Amount },
     /// The customer's budget does not.
     Budget { required: Amount, available: Amount },
+    /// Too many answers were made and not taken.
+    Untaken(TooManyUntaken),
     /// Too many requests in this minute.
     Rate { retry_after_s: u64 },
     /// Counts or costs beyond what there are numbers for.

@@ -10,10 +10,13 @@ use protocol::{
     counts::UsageCounts,
     ids::{ChannelId, Lane, LeaseId, StatementDigest},
     messages::{Channel, Voucher},
-    units::{Amount, UnixSeconds},
+    units::{Amount, UnixMilliseconds, UnixSeconds},
 };
 
-use super::purse::{Purse, Short};
+use super::{
+    purse::{Purse, Short},
+    untaken::{TooManyUntaken, Untaken},
+};
 use crate::books::LaneHead;
 
 /// What the chain says of a channel's money.
@@ -89,6 +92,7 @@ struct State {
     /// Session keys with what is known of their grants.
     keys: HashMap<Address, (GrantFacts, Purse)>,
     lanes: HashMap<Lane, LaneState>,
+    untaken: Untaken,
 }
 
 /// A channel's account. All of it is decided under one lock that is never held across a wait.
@@ -105,7 +109,8 @@ impl ChannelAccount {
         let charged = heads.iter().fold(0_u128, |sum, head| sum.saturating_add(head.cost.get()));
         let lanes = heads.iter().map(|head| (head.lane, LaneState::of(head))).collect();
         let deposit = Purse::new(Some(Amount::ZERO), Amount::new(charged));
-        Self { id, channel, state: Mutex::new(State { deposit, keys: HashMap::new(), lanes }) }
+        let state = State { deposit, keys: HashMap::new(), lanes, untaken: Untaken::default() };
+        Self { id, channel, state: Mutex::new(state) }
     }
 
     pub(crate) fn id(&self) -> ChannelId {
@@ -161,6 +166,18 @@ impl ChannelAccount {
         let known = state.keys.entry(key).or_insert_with(|| (*facts, Purse::new(None, Amount::new(charged))));
         known.0 = *facts;
         known.1.set_limit(Some(facts.cap), facts.spent.saturating_sub(Amount::new(ours)));
+    }
+
+    /// Whether a request may be admitted: not if too many answers were left behind.
+    pub(crate) fn check_taken(&self, now: UnixMilliseconds) -> Result<(), TooManyUntaken> {
+        let mut state = self.lock();
+        let charged = state.deposit.charged();
+        state.untaken.admit(charged, now)
+    }
+
+    /// Notes that an answer, which would have cost so much, was not taken.
+    pub(crate) fn note_untaken(&self, cost: Amount) {
+        self.lock().untaken.note(cost);
     }
 
     /// Sets `worst` aside for a request on the voucher's lane, if the voucher is the lane's next one and there is enough. The

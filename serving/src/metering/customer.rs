@@ -11,7 +11,10 @@ use protocol::{
     units::{Amount, UnixMilliseconds},
 };
 
-use super::purse::{Purse, Short};
+use super::{
+    purse::{Purse, Short},
+    untaken::{TooManyUntaken, Untaken},
+};
 use crate::books::{Customer, CustomerId, LaneHead};
 
 const MINUTE_MS: u64 = 60_000;
@@ -30,6 +33,7 @@ struct State {
     requests_per_minute: Option<u64>,
     /// Requests of the minute that began then.
     minute: (u64, u64),
+    untaken: Untaken,
 }
 
 /// A customer's account.
@@ -46,7 +50,8 @@ impl CustomerAccount {
     /// The account as the books have it.
     pub(crate) fn new(customer: &Customer, charged: Amount, heads: &[LaneHead]) -> Self {
         let purse = Purse::new(customer.budget, charged);
-        let state = State { purse, requests_per_minute: customer.requests_per_minute, minute: (0, 0) };
+        let requests_per_minute = customer.requests_per_minute;
+        let state = State { purse, requests_per_minute, minute: (0, 0), untaken: Untaken::default() };
         let lane = |head: &LaneHead| LaneState { counts: head.counts, head: Some(head.head), cost: head.cost };
         let lanes = heads.iter().map(|head| (head.lease, lane(head))).collect();
         Self { id: customer.id.clone(), lane: customer.lane, state: Mutex::new(state), lanes: Mutex::new(lanes) }
@@ -84,6 +89,18 @@ impl CustomerAccount {
         }
         state.minute = (minute, requests.saturating_add(1));
         Ok(())
+    }
+
+    /// Whether a request may be admitted: not if too many answers were left behind.
+    pub(crate) fn check_taken(&self, now: UnixMilliseconds) -> Result<(), TooManyUntaken> {
+        let mut state = self.lock();
+        let charged = state.purse.charged();
+        state.untaken.admit(charged, now)
+    }
+
+    /// Notes that an answer, which would have cost so much, was not taken.
+    pub(crate) fn note_untaken(&self, cost: Amount) {
+        self.lock().untaken.note(cost);
     }
 
     /// The counts under a lease.

@@ -10,7 +10,7 @@ use std::{
 
 use alloy_primitives::{Address, B256};
 use protocol::{
-    counts::{LaneStep, RequestUsage},
+    counts::{LaneStep, RequestUsage, UsageCounts},
     ids::{Epoch, LeaseId, StatementDigest},
     messages::{Domain, FinishReason, PaymentEscrow, Signed, Statement, Voucher},
     units::{Amount, UnixMilliseconds},
@@ -21,6 +21,7 @@ use super::{
     channel::{Charged, Reservation},
     customer::CustomerReservation,
     lease::{PricingError, ServedLease},
+    untaken::TooManyUntaken,
 };
 use crate::{
     books::{Books, Entry, Journal, JournalError, KeptAnswer, Written, owner_of},
@@ -35,9 +36,9 @@ pub struct Metering {
     journal: Journal,
     chain: Arc<ChainWatch>,
     leases: HashMap<LeaseId, Arc<ServedLease>>,
-    escrow: Domain<PaymentEscrow>,
     /// In milliseconds: when the oldest epoch began that is not to be reported yet.
     open_since: HashMap<LeaseId, AtomicU64>,
+    escrow: Domain<PaymentEscrow>,
     running: Running,
     clock: fn() -> UnixMilliseconds,
 }
@@ -88,8 +89,8 @@ impl Metering {
         clock: fn() -> UnixMilliseconds,
     ) -> Self {
         let ids = leases.iter().map(|lease| lease.id).collect();
-        let deployment = chain.deployment();
         let open_since = leases.iter().map(|lease| (lease.id, AtomicU64::new(0))).collect();
+        let deployment = chain.deployment();
         let escrow = Domain::new(protocol::ids::ChainId::new(deployment.chain_id), deployment.payment_escrow);
         Self {
             accounts: Arc::new(Accounts::new(books.clone(), ids)),
@@ -97,8 +98,8 @@ impl Metering {
             journal,
             chain,
             leases: leases.into_iter().map(|lease| (lease.id, lease)).collect(),
-            escrow,
             open_since,
+            escrow,
             running: Running::default(),
             clock,
         }
@@ -145,7 +146,6 @@ impl Metering {
         Epoch::new(seconds.checked_div(self.chain.spans().epoch.get()).unwrap_or(seconds))
     }
 
-    /// Signs the statement about a request and hands it to the journal, with what `keep` makes of it. What was set aside and
     /// From now on no request of the lease ends before this epoch: what came before it is reported, or is about to be, and the
     /// contract takes no report of an epoch after that of a later one.
     pub(crate) fn close_epochs_before(&self, lease: LeaseId, epoch: Epoch) {
@@ -161,6 +161,7 @@ impl Metering {
         self.now().max(UnixMilliseconds::new(open_since))
     }
 
+    /// Signs the statement about a request and hands it to the journal, with what `keep` makes of it. What was set aside and
     /// not charged is free again.
     pub(crate) fn bill(
         &self,
@@ -277,5 +278,22 @@ impl Paid {
         started: UnixMilliseconds,
     ) -> Self {
         Self { lease, started, by: By::Customer(reservation) }
+    }
+
+    /// Whether its payer takes enough of what is made for him.
+    pub(crate) fn check_taken(&self, now: UnixMilliseconds) -> Result<(), TooManyUntaken> {
+        match &self.by {
+            By::Channel { reservation, .. } => reservation.account().check_taken(now),
+            By::Customer(reservation) => reservation.account().check_taken(now),
+        }
+    }
+
+    /// Ends it without a bill: so much was worked for, and the payer hung up before anything arrived.
+    pub(crate) fn not_taken(self, prompt: u64, completion: u64) {
+        let cost = self.lease.worst_case(UsageCounts::default(), prompt, completion).unwrap_or(Amount::MAX);
+        match &self.by {
+            By::Channel { reservation, .. } => reservation.account().note_untaken(cost),
+            By::Customer(reservation) => reservation.account().note_untaken(cost),
+        }
     }
 }

@@ -42,6 +42,11 @@ impl Purse {
         self.limit.map(|limit| taken.into_iter().fold(limit, Amount::saturating_sub))
     }
 
+    /// What was charged by statements.
+    pub(crate) fn charged(&self) -> Amount {
+        self.charged
+    }
+
     /// Sets an amount aside.
     pub(crate) fn reserve(&mut self, required: Amount) -> Result<(), Short> {
         match self.available() {

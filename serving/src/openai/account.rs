@@ -88,6 +88,8 @@ pub(crate) struct ChoiceEnding {
     pub(crate) completion: TokenCount,
     /// Why generation ended; `None` if it was broken off.
     pub(crate) finish: Option<FinishReason>,
+    /// Tokens that were generated, delivered or not; from an engine that yields text, the most that can have been.
+    pub(crate) generated: TokenCount,
     /// The engine's own count, from engines that give one.
     pub(crate) reported: Option<ReportedUsage>,
 }
@@ -250,7 +252,7 @@ fn end(
                 TokenCount::ZERO
             });
             let reported = finish.and_then(|finish| finish.reported);
-            ChoiceEnding { text, completion, finish: finish.map(|finish| finish.reason), reported }
+            ChoiceEnding { text, completion, finish: finish.map(|finish| finish.reason), generated, reported }
         })
         .collect();
     let completion = choices.iter().try_fold(TokenCount::ZERO, |sum, choice| sum.checked_add(choice.completion));

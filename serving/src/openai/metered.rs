@@ -163,6 +163,10 @@ impl Settle for Metered {
             let is_complete = ending.outcome == Outcome::Finished;
             if !is_complete && ending.choices.iter().all(|choice| choice.text.is_empty()) {
                 // Nothing was delivered, so there is nothing to pay for. What was set aside is free again.
+                if ending.outcome == Outcome::ClientGone {
+                    let generated = ending.choices.iter().map(|choice| choice.generated.get());
+                    paid.not_taken(ending.usage.prompt().get(), generated.fold(0, u64::saturating_add));
+                }
                 return Ok(None);
             }
             let bill = bill(&ending, &record).map_err(|error| not_billed(&error.into()))?;

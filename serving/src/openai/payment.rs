@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::error::{ApiError, Retry};
 use crate::{
     admission::{PAYMENT_HEADER, Refusal, VOUCHER_HEADER},
-    metering::{Metering, lease::ServedLease},
+    metering::{Metering, lease::ServedLease, untaken::TooManyUntaken},
 };
 
 /// Name of our scheme in x402's offers.
@@ -300,6 +300,16 @@ impl Told {
                 "rate_limit_error",
                 "rate_limit_exceeded",
                 "This API key has had its requests of this minute. Try again after the time in the Retry-After header.",
+            )
+            .retry(Retry::After { seconds: *retry_after_s }),
+            Refusal::Untaken(TooManyUntaken { answers, retry_after_s }) => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limit_error",
+                "answers_not_taken",
+                format!(
+                    "{answers} answers were made for this payer, who hung up before anything of them arrived. Until more than that is \
+                     paid for, one request a minute is admitted. Wait longer for answers, or stream them."
+                ),
             )
             .retry(Retry::After { seconds: *retry_after_s }),
             _ => invalid(

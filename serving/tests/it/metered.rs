@@ -7,5 +7,6 @@ mod operating;
 mod paying;
 mod refusing;
 mod settling;
+mod untaken;
 mod upstream;
 pub(crate) mod world;

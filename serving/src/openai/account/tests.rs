@@ -108,7 +108,13 @@ async fn account_that_is_dropped_outside_of_the_runtime_is_closed_too() {
 #[test]
 fn debug_output_holds_no_text() {
     let usage = Usage::new(TokenCount::ZERO, TokenCount::ZERO, TokenCount::ZERO);
-    let choice = ChoiceEnding { text: TEXT.to_owned(), completion: TokenCount::ZERO, finish: None, reported: None };
+    let choice = ChoiceEnding {
+        text: TEXT.to_owned(),
+        completion: TokenCount::ZERO,
+        finish: None,
+        generated: TokenCount::ZERO,
+        reported: None,
+    };
     let ending = Ending { request: "r".to_owned(), outcome: Outcome::Finished, usage, choices: vec![choice] };
     assert!(!format!("{ending:?}").contains("king"));
 }
