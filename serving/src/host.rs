@@ -179,6 +179,7 @@ impl MeteredHost {
             let (served, details) = read_lease(&client, &deployment, lease, sender.account()).await?;
             settled.push((served, details, claims));
         }
+        warn_of_tokens(&settled);
         for (served, ..) in &settled {
             check_books(&books, &client, &deployment, served.id).await?;
         }
@@ -259,6 +260,15 @@ impl MeteredHost {
             tracing::warn!("settlement is still waiting for the chain; what it sent will be found again");
         }
         served
+    }
+}
+
+/// Budgets of customers are sums over all leases, and sums over two tokens mean nothing.
+fn warn_of_tokens(leases: &[(Arc<ServedLease>, LeaseDetails, ClaimSettings)]) {
+    let mut tokens = leases.iter().map(|(served, ..)| served.token);
+    let first = tokens.next();
+    if tokens.any(|token| Some(token) != first) {
+        tracing::warn!("the leases are paid in different tokens: budgets of customers are not to be relied on");
     }
 }
 

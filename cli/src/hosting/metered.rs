@@ -87,7 +87,8 @@ impl Metered {
             let under = host.under(model.lease, served).await;
             leased.push(under.advise("name the model that is leased as [[model]] model, or its own lease")?);
         }
-        let tls = config.tls.as_ref().map(|tls| Tls::read(&tls.certificate, &tls.key, CERTIFICATE_EVERY)).transpose()?;
+        let tls =
+            config.tls.as_ref().map(|tls| Tls::read(&tls.certificate, &tls.key, CERTIFICATE_EVERY)).transpose()?;
         let hangups = tls.clone().map(Hangups::listen).transpose().context("failed to listen for SIGHUP")?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         // Not of --seed: names of answers must never come again.

@@ -172,8 +172,7 @@ impl Books {
 const INSERT: &str = "insert into customer (customer_id, key_digest, lane, budget, requests_per_minute, created_at_s) \
      select $1, $2, coalesce(max(lane), 0) + 1, $3, $4, $5 from customer where true on conflict (customer_id) do nothing";
 
-const SET_RATE: &str =
-    "update customer set requests_per_minute = $2 where customer_id = $1 and revoked_at_s is null";
+const SET_RATE: &str = "update customer set requests_per_minute = $2 where customer_id = $1 and revoked_at_s is null";
 
 fn parse(row: &Columns<'_>) -> Result<Customer, BooksError> {
     Ok(Customer {

@@ -135,6 +135,15 @@ impl Books {
         rows.iter().map(|row| parse_claimed(&Columns(row))).collect()
     }
 
+    /// What the chain has paid for the lanes of a lease whose newest claim is in this block or a later one.
+    pub async fn claimed_since(&self, lease: LeaseId, block: u64) -> Result<Vec<ClaimedLane>, BooksError> {
+        let query = sqlx::query("select * from claimed where lease_id = $1 and block >= $2")
+            .bind(signed(lease.get()))
+            .bind(signed(block));
+        let rows = query.fetch_all(&self.pool).await.map_err(BooksError::database("read the claims of"))?;
+        rows.iter().map(|row| parse_claimed(&Columns(row))).collect()
+    }
+
     /// What customers who are billed in money used, by the reports that are on the chain and whose royalty is not paid.
     pub async fn royalties_due(&self, lease: LeaseId) -> Result<Vec<(u64, UsageTotals)>, BooksError> {
         let query = sqlx::query(ROYALTIES_DUE).bind(signed(lease.get())).bind(columns::channel(None));

@@ -27,13 +27,17 @@ impl Settlement {
         let (id, looked) = (lease.served.id, lease.claims_looked_at);
         let client = self.metering.chain().client().clone();
         let head = client.head().await?.number;
-        let claimed = self.metering.books().claimed(id).await?;
-        // What was so deep when it was last looked at stays. An earlier process looked when it noted its newest claim, or later.
-        let newest = claimed.iter().map(|lane| lane.block).max();
-        let from = looked.or(newest).unwrap_or(head).saturating_sub(DEPTH);
+        let books = self.metering.books();
+        // What was deep enough when it was last looked at stays.
+        let looked = match looked {
+            Some(looked) => looked,
+            // An earlier process looked when it noted its newest claim, or later.
+            None => books.claimed(id).await?.iter().map(|lane| lane.block).max().unwrap_or(head),
+        };
+        let claimed = books.claimed_since(id, looked.saturating_sub(DEPTH)).await?;
         let mut recent: BTreeMap<B256, Lanes> = BTreeMap::new();
         // A node that has not come so far can say nothing.
-        for lane in claimed.iter().filter(|lane| (from..=head).contains(&lane.block)) {
+        for lane in claimed.iter().filter(|lane| lane.block <= head) {
             recent.entry(lane.transaction).or_default().insert((lane.channel, lane.lane));
         }
         let mut undone = Lanes::new();

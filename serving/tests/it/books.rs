@@ -241,6 +241,9 @@ async fn takes_claims_back(database: &Database) {
     };
     assert_eq!(all().await, [claimed(1, 4), claimed(2, 9), claimed(u64::MAX, 6)], "an older one replaces none");
     let lanes = [(channel_id(), Lane::new(2)), (channel_id(), Lane::new(u64::MAX)), (channel_id(), Lane::new(3))];
+    let mut recent = books.claimed_since(lease, 6).await.unwrap();
+    recent.sort_by_key(|claimed| claimed.lane.get());
+    assert_eq!(recent, [claimed(2, 9), claimed(u64::MAX, 6)]);
     books.replace_claims(&lanes, &[claimed(2, 3)]).await.unwrap();
     assert_eq!(all().await, [claimed(1, 4), claimed(2, 3)]);
 }
