@@ -24,6 +24,8 @@ impl Likelihood {
         }
         ranked.truncate(count);
         ranked.sort_unstable_by(by_likelihood);
+        // Whoever is slow to read a completion leaves thousands of these unread: none may keep the vocabulary's room.
+        ranked.shrink_to_fit();
         Self { chosen, likeliest: ranked }
     }
 }
@@ -44,5 +46,14 @@ mod tests {
         assert!(Likelihood::of(&logits, 0, 0).likeliest.is_empty());
         assert_eq!(Likelihood::of(&logits, 0, 9).likeliest.len(), 4);
         assert_eq!(Likelihood::of(&logits, 4, 1).chosen, f32::NEG_INFINITY);
+    }
+
+    #[test]
+    fn likelihoods_take_the_room_of_what_they_say_and_not_of_the_vocabulary() {
+        let logits = vec![0.5; 50_000];
+        for count in [0, 1, 5, 20] {
+            let room = Likelihood::of(&logits, 7, count).likeliest.capacity();
+            assert!(room <= 2 * count, "{room} for {count}");
+        }
     }
 }
