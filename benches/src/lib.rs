@@ -1,5 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+pub mod client;
+pub mod world;
+
 use std::fs;
 
 use anyhow::Context as _;
@@ -50,6 +53,12 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that such a share of the `sorted` ones does not exceed; NaN of none.
+pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let index = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(index.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +76,13 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!([0.5, 0.99, 1.0].map(|share| percentile(&values, share)), [50.0, 99.0, 100.0]);
+        assert_eq!(percentile(&[7.0], 0.01), 7.0);
+        assert!(percentile(&[], 0.5).is_nan());
     }
 }
