@@ -3,7 +3,7 @@
 pub mod client;
 pub mod world;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::Context as _;
 use model::train::log_softmax;
@@ -39,6 +39,20 @@ pub fn peak_rss_mib() -> anyhow::Result<Option<u64>> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.map(|line| line.trim_end_matches("kB").trim().parse::<u64>()).transpose();
     Ok(kib.context("VmHWM is not a number")?.map(|kib| kib / 1024))
+}
+
+/// Time that all threads of this process have spent on processors, in steps of ten milliseconds; `None` where there is no `/proc`.
+///
+/// # Errors
+/// When the kernel writes something that is not a number.
+pub fn processor_time() -> anyhow::Result<Option<Duration>> {
+    /// In a second, whatever the kernel's own clock: it is part of the interface on Linux.
+    const TICKS: u64 = 100;
+    let Ok(stat) = fs::read_to_string("/proc/self/stat") else { return Ok(None) };
+    // Behind the name, which may hold anything: the eleventh is what was spent in the program, the twelfth in the kernel.
+    let (_, fields) = stat.rsplit_once(')').context("a name in /proc/self/stat")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>();
+    Ok(Some(Duration::from_millis(ticks.context("ticks are not a number")? * 1000 / TICKS)))
 }
 
 /// The middle one of the values, or the mean of the two in the middle; NaN of none.

@@ -1,11 +1,14 @@
 //! S1 and S2: tokens per second, and the time to the first text, through a host that bills and beside it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use benches::{
     client::{self, Answer},
-    median, percentile,
+    median, percentile, processor_time,
     world::Payer,
 };
 use model::{Config, Manifest, Model, hub};
@@ -39,8 +42,9 @@ struct Side {
 #[derive(Default)]
 struct Measured {
     tokens_per_s: Vec<f64>,
-    /// Of the last round.
     tokens: u64,
+    /// That this process, with the hosts and the client in it, spent on them.
+    processor: Duration,
 }
 
 pub(crate) async fn figures(arguments: &Arguments) -> anyhow::Result<Value> {
@@ -123,14 +127,15 @@ async fn throughput(
     let mut measured: Vec<Measured> = sides.iter().map(|_| Measured::default()).collect();
     for round in 0..=arguments.rounds {
         for at in turns(round, sides.len()) {
-            let began = Instant::now();
+            let (began, spent) = (Instant::now(), processor_time()?.unwrap_or_default());
             let answers = sides[at].ask(client, streams, arguments.tokens).await?;
             let took = began.elapsed().as_secs_f64();
             // The first round warms caches.
             if round > 0 {
-                let tokens = answers.iter().map(|answer| answer.tokens).sum();
-                measured[at].tokens = tokens;
+                let tokens = answers.iter().map(|answer| answer.tokens).sum::<u64>();
+                measured[at].tokens += tokens;
                 measured[at].tokens_per_s.push(tokens as f64 / took);
+                measured[at].processor += processor_time()?.unwrap_or_default() - spent;
             }
         }
     }
@@ -138,9 +143,11 @@ async fn throughput(
     let mut figures = Map::new();
     for (side, measured) in sides.iter().zip(&measured) {
         let speed = median(&measured.tokens_per_s);
-        line += &format!("   {} {speed:.1} tok/s ({} tokens)", side.name, measured.tokens);
-        figures
-            .insert(side.name.to_owned(), json!({ "tokens_per_s": measured.tokens_per_s, "tokens": measured.tokens }));
+        let processor_us = measured.processor.as_micros() as f64 / measured.tokens as f64;
+        line += &format!("   {} {speed:.1} tok/s ({} tokens, {processor_us:.0} µs)", side.name, measured.tokens);
+        let (speeds, tokens) = (&measured.tokens_per_s, measured.tokens);
+        let found = json!({ "tokens_per_s": speeds, "tokens": tokens, "processor_us_a_token": processor_us });
+        figures.insert(side.name.to_owned(), found);
     }
     for (above, beneath) in pairs(sides.len()) {
         let (ours, theirs) = (&measured[above].tokens_per_s, &measured[beneath].tokens_per_s);

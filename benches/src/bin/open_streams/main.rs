@@ -60,7 +60,7 @@ struct Arguments {
     #[arg(long, default_value_t = 16)]
     streams: usize,
 
-    /// Times that everything is done; what the host holds must not grow with them
+    /// Times that everything is done, to see whether what the host holds goes on growing
     #[arg(long, default_value_t = 1)]
     rounds: usize,
 }
