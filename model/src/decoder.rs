@@ -5,8 +5,10 @@
 
 pub(crate) mod block;
 mod cache;
+pub mod device;
 pub(crate) mod pack;
 pub(crate) mod rope;
+mod rows;
 pub(crate) mod weight;
 
 use candle_core::{Device, Tensor};
@@ -14,6 +16,7 @@ use thiserror::Error;
 
 use self::{
     block::{BlockOf, Shape, normalise, project, read},
+    rows::StreamRows,
     weight::Weight,
 };
 pub use self::{cache::KvCache, pack::Pack};
@@ -54,11 +57,11 @@ pub enum DecoderError {
 
 /// Tokens that one stream adds to its cache in a forward pass.
 #[derive(Debug)]
-pub struct Stream<'a> {
+pub struct Stream<'a, C = KvCache> {
     /// New tokens, at least one.
     pub tokens: &'a [u32],
     /// What came before; receives the new tokens.
-    pub cache: &'a mut KvCache,
+    pub cache: &'a mut C,
 }
 
 /// Weights of a decoder, ready to run. Computes in f32; matrices that are stored in bf16 or quantized stay so in memory.
@@ -121,26 +124,8 @@ impl Decoder {
     /// Returns logits (streams, vocabulary) at each stream's last token. A stream's logits do not depend, bit for bit,
     /// on the other streams, nor on whether its tokens came in one piece or in several.
     pub fn forward(&self, streams: &mut [Stream<'_>]) -> Result<Tensor, DecoderError> {
-        let mut ids = Vec::new();
-        let mut positions = Vec::new();
-        let mut last = Vec::new();
-        let mut owner = Vec::new();
-        for (index, stream) in streams.iter().enumerate() {
-            let (held, new) = (stream.cache.len(), stream.tokens.len());
-            if new == 0 {
-                return Err(DecoderError::Empty);
-            }
-            if held + new > stream.cache.capacity() {
-                return Err(DecoderError::TooLong { tokens: held + new, limit: stream.cache.capacity() });
-            }
-            ids.extend_from_slice(stream.tokens);
-            positions.extend(held..held + new);
-            owner.extend(std::iter::repeat_n(index, new));
-            last.push(ids.len() - 1);
-        }
-        if ids.is_empty() {
-            return Err(DecoderError::Empty);
-        }
+        let held = |stream: &Stream<'_>| (stream.cache.len(), stream.cache.capacity());
+        let StreamRows { ids, positions, owner, last } = StreamRows::of(streams, held)?;
         let rotation = self.rotation(positions.iter().copied());
         let mut x = self.embed(&ids)?;
         for (layer, block) in self.blocks.iter().enumerate() {

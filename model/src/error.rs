@@ -5,8 +5,13 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::{
-    chat::ChatError, checkpoint::CheckpointError, config::ConfigError, decoder::DecoderError, gguf::GgufError,
-    hub::HubError, manifest::ManifestError, tokenizer::TokenizerError,
+    chat::ChatError, checkpoint::CheckpointError,
+    config::ConfigError,
+    decoder::{DecoderError, device::DeviceError},
+    gguf::GgufError,
+    hub::HubError,
+    manifest::ManifestError,
+    tokenizer::TokenizerError,
 };
 
 /// Whatever went wrong with a model. Each variant speaks for itself: the message is that of the module's error.
@@ -36,6 +41,9 @@ pub enum Error {
     /// Forward or backward pass.
     #[error(transparent)]
     Decoder(#[from] DecoderError),
+    /// The device that should compute.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Parts of one folder that do not fit each other.
     #[error(transparent)]
     Model(#[from] ModelError),

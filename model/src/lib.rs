@@ -21,7 +21,10 @@ mod weight_files;
 pub use chat::{ChatTemplate, Message};
 pub use checkpoint::Checkpoint;
 pub use config::Config;
-pub use decoder::{Decoder, DecoderError, KvCache, Stream};
+pub use decoder::{
+    Decoder, DecoderError, KvCache, Stream,
+    device::{ComputeDevice, DeviceCache, DeviceDecoder},
+};
 pub use error::Error;
 pub use kernel::linear::row_products;
 pub use manifest::Manifest;

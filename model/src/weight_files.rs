@@ -38,6 +38,13 @@ impl WeightFiles {
         }
     }
 
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::Safetensors(checkpoint) => checkpoint.contains(name),
+            Self::Gguf(weights) => weights.contains(name),
+        }
+    }
+
     /// How they are stored, as `BF16` or `Q4_K, Q6_K`: types of matrices, the most frequent first.
     pub fn stored_as(&self) -> String {
         match self {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::DecoderError;
 use crate::kernel::{Operand, View, packed::Packed};
@@ -20,6 +20,16 @@ impl Weight {
         match self {
             Self::Plain(tensor) => Ok(tensor),
             Self::Packed(_) => Err(DecoderError::Quantized),
+        }
+    }
+}
+
+impl Weight {
+    /// The tensor, of a quantized matrix its values in f32.
+    pub(crate) fn widened(self) -> Result<Tensor> {
+        match self {
+            Self::Plain(tensor) => Ok(tensor),
+            Self::Packed(matrix) => Tensor::from_vec(matrix.widened(), matrix.shape(), &Device::Cpu),
         }
     }
 }

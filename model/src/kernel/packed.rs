@@ -3,7 +3,12 @@
 //! Activations are not quantized: a product is that of the stored values, computed as that of any other matrix, so a row
 //! of the result still depends on its own inputs alone.
 
+use rayon::prelude::*;
+
 use crate::quantization::Quantization;
+
+/// Rows that one task of [`Packed::widened`] takes.
+const WIDENED_ROWS: usize = 64;
 
 /// Rows of equally many columns, which may be stored in several ways one below the other.
 #[derive(Debug)]
@@ -47,6 +52,22 @@ impl Packed {
             rows: self.rows + below.rows,
             parts: self.parts.iter().cloned().chain(shifted).collect(),
         }
+    }
+
+    /// (rows, columns)
+    pub(crate) fn shape(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
+    /// All values, row by row.
+    pub(crate) fn widened(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.rows * self.columns];
+        let chunks = values.par_chunks_mut(WIDENED_ROWS * self.columns).enumerate();
+        chunks.for_each(|(chunk, values)| {
+            let first = chunk * WIDENED_ROWS * self.columns;
+            self.all().slice(first..first + values.len()).widen(values);
+        });
+        values
     }
 
     /// All rows.

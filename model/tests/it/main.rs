@@ -1,5 +1,6 @@
 mod checkpoint;
 mod config;
+mod device;
 mod gguf;
 mod hub;
 mod parity;

@@ -9,10 +9,10 @@ use model::{Checkpoint, Decoder, Stream, sampler::greedy};
 use serde_json::Value;
 
 /// Absolute difference of logits that is still agreement, in f32.
-const TOLERANCE: f32 = 2e-3;
+pub(crate) const TOLERANCE: f32 = 2e-3;
 
 /// Folders of the form (config.json, model.safetensors, expected.json): `HALLMARK_PARITY_DIR`, or the five fixtures.
-fn families() -> Vec<PathBuf> {
+pub(crate) fn families() -> Vec<PathBuf> {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parity");
     let directory = std::env::var_os("HALLMARK_PARITY_DIR").map_or_else(|| fixtures.into(), PathBuf::from);
     let mut families: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -22,12 +22,12 @@ fn families() -> Vec<PathBuf> {
     families
 }
 
-fn load(folder: &Path) -> (Decoder, Value) {
+pub(crate) fn load(folder: &Path) -> (Decoder, Value) {
     let decoder = Decoder::load(&Checkpoint::open(folder).unwrap()).unwrap();
     (decoder, serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap())
 }
 
-fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 

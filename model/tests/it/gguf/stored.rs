@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path};
 
+use candle_core::Device;
 use model::{
-    Checkpoint, Decoder, DecoderError, Error, Manifest, Model, Stream, WeightFiles,
+    Checkpoint, Decoder, DecoderError, DeviceDecoder, Error, Manifest, Model, Stream, WeightFiles,
     checkpoint::CheckpointError,
+    decoder::device::Precision,
     gguf::{GgufError, WeightType},
     train::{AdamW, Scope, Trainer},
 };
@@ -63,6 +65,25 @@ fn logits_are_those_of_the_values_to_the_bit_for_every_family_and_type() {
             let [wide, stored] = both(&path, &here);
             let ids: Vec<u32> = (0..40).map(|at| at * 7 % 300).collect();
             assert_eq!(logits(&stored, &ids), logits(&wide, &ids), "{architecture}, turn {turn}");
+        }
+    }
+}
+
+#[test]
+fn a_device_computes_with_the_widened_values() {
+    let folder = tempfile::tempdir().unwrap();
+    import_file(&mixed("qwen3", "qwen2", 0).bytes().0, WeightType::Stored, folder.path()).unwrap();
+    let files = WeightFiles::open(&folder.path().join("out")).unwrap();
+    assert_eq!(Precision::of(&files), Precision::Bf16);
+    let ids: Vec<u32> = (0..40).map(|at| at * 7 % 300).collect();
+    let wanted = logits(&files.load().unwrap(), &ids);
+    let largest = wanted.iter().fold(0.0_f32, |largest, logit| largest.max(f32::from_bits(*logit).abs()));
+    for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::Bf16, 0.1)] {
+        let decoder = DeviceDecoder::load(&files, &Device::Cpu, precision).unwrap();
+        let mut cache = decoder.new_cache(ids.len()).unwrap();
+        let found = decoder.forward(&mut [Stream { tokens: &ids, cache: &mut cache }]).unwrap();
+        for (found, wanted) in found.to_vec2::<f32>().unwrap()[0].iter().zip(&wanted) {
+            assert!((found - f32::from_bits(*wanted)).abs() <= tolerance * largest, "{precision:?}: {found}");
         }
     }
 }
