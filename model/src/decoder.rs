@@ -44,7 +44,7 @@ pub enum DecoderError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
-    Gguf(#[from] GgufError),
+    Gguf(Box<GgufError>),
     #[error("quantized weights cannot be trained; import the GGUF file with --dtype bf16, which training takes")]
     Quantized,
     #[error("token {id} is outside of the model's vocabulary of {vocabulary}")]
@@ -53,6 +53,12 @@ pub enum DecoderError {
     TooLong { tokens: usize, limit: usize },
     #[error("nothing to compute: a sequence has no tokens")]
     Empty,
+}
+
+impl From<GgufError> for DecoderError {
+    fn from(error: GgufError) -> Self {
+        Self::Gguf(Box::new(error))
+    }
 }
 
 /// Tokens that one stream adds to its cache in a forward pass.
