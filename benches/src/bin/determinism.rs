@@ -57,9 +57,8 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn seconds(&self) -> anyhow::Result<f64> {
-        let mut caches = (0..self.streams)
-            .map(|_| self.decoder.new_cache(64 + self.tokens.len()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut caches =
+            (0..self.streams).map(|_| self.decoder.new_cache(64 + self.tokens.len())).collect::<Result<Vec<_>, _>>()?;
         let before: Vec<u32> = (1..33).collect();
         for cache in &mut caches {
             self.decoder.forward(&mut [Stream { tokens: &before, cache }])?;
@@ -84,7 +83,10 @@ impl Products {
         for (n, k, count) in shapes(config) {
             for _ in 0..count {
                 let (x, w) = (values(rows * k), values(n * k));
-                let tensors = (Tensor::from_slice(&x, (rows, k), &Device::Cpu)?, Tensor::from_slice(&w, (n, k), &Device::Cpu)?.t()?);
+                let tensors = (
+                    Tensor::from_slice(&x, (rows, k), &Device::Cpu)?,
+                    Tensor::from_slice(&w, (n, k), &Device::Cpu)?.t()?,
+                );
                 operands.push((x, w, k, tensors.0, tensors.1));
             }
         }
@@ -120,7 +122,9 @@ fn main() -> anyhow::Result<()> {
     }
     let mut figures = serde_json::Map::new();
     println!("one forward pass                whole   products, fixed order   general product   cost of determinism");
-    for (name, streams, tokens) in [("1 stream", 1, 1), ("8 streams", 8, 1), ("32 streams", 32, 1), ("a prompt of 128", 1, 128)] {
+    for (name, streams, tokens) in
+        [("1 stream", 1, 1), ("8 streams", 8, 1), ("32 streams", 32, 1), ("a prompt of 128", 1, 128)]
+    {
         let pass = Pass { decoder: &decoder, streams, tokens: vec![7; tokens] };
         let products = Products::new(&config, streams * tokens)?;
         let (mut whole, mut ours, mut general) = (Vec::new(), Vec::new(), Vec::new());
@@ -143,7 +147,10 @@ fn main() -> anyhow::Result<()> {
             median(&general),
             cost * 100.0
         );
-        figures.insert(name.to_owned(), json!({ "cost": cost, "whole_ms": whole, "ours_ms": ours, "general_ms": general }));
+        figures.insert(
+            name.to_owned(),
+            json!({ "cost": cost, "whole_ms": whole, "ours_ms": ours, "general_ms": general }),
+        );
     }
     println!("{}", serde_json::Value::from(figures));
     Ok(())
