@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::{
-    chat::ChatError, checkpoint::CheckpointError,
+    chat::ChatError,
+    checkpoint::CheckpointError,
     config::ConfigError,
     decoder::{DecoderError, device::DeviceError},
     gguf::GgufError,

@@ -21,7 +21,6 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::{error::GgufError, stored::GgufWeights};
 pub(crate) use self::stored::{FILE, has_only_gguf};
 use self::{
     architecture::Family,
@@ -30,6 +29,7 @@ use self::{
     vocabulary::Vocabulary,
     weights::{FloatType, Job},
 };
+pub use self::{error::GgufError, stored::GgufWeights};
 use crate::{
     ChatTemplate, Checkpoint, Config, Tokenizer,
     partial::{self, PartialFolder},

@@ -23,7 +23,7 @@ pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use decoder::{
     Decoder, DecoderError, KvCache, Stream,
-    device::{ComputeDevice, DeviceCache, DeviceDecoder},
+    device::{ComputeDevice, DeviceCache, DeviceDecoder, DeviceError},
 };
 pub use error::Error;
 pub use kernel::linear::row_products;

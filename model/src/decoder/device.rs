@@ -12,13 +12,13 @@ mod product;
 
 use candle_core::{D, DType, Device, Result as TensorResult, Tensor};
 
-pub use self::{
-    cache::DeviceCache,
-    choice::{ComputeDevice, DeviceError, NoSuchDevice},
-};
 use self::{
     attention::{Attention, Masks},
     product::{product, widened_product},
+};
+pub use self::{
+    cache::DeviceCache,
+    choice::{ComputeDevice, DeviceError, NoSuchDevice},
 };
 use super::{
     DecoderError, Stream,

@@ -45,8 +45,7 @@ impl Packed {
     /// When they have not the same number of columns.
     pub(crate) fn above(&self, below: &Self) -> Self {
         assert_eq!(self.columns, below.columns, "columns");
-        let shifted =
-            below.parts.iter().map(|part| Part { first_row: self.rows + part.first_row, ..part.clone() });
+        let shifted = below.parts.iter().map(|part| Part { first_row: self.rows + part.first_row, ..part.clone() });
         Self {
             columns: self.columns,
             rows: self.rows + below.rows,

@@ -25,8 +25,7 @@ pub(super) struct LayerCache {
 
 impl DeviceCache {
     pub(super) fn new(layers: usize, heads: Heads, capacity: usize, device: &Device) -> Result<Self> {
-        let zeros =
-            || Tensor::zeros((heads.keys, capacity.next_multiple_of(KEY_TILE), heads.dim), DType::F32, device);
+        let zeros = || Tensor::zeros((heads.keys, capacity.next_multiple_of(KEY_TILE), heads.dim), DType::F32, device);
         let layers = (0..layers).map(|_| Ok(LayerCache { keys: zeros()?, values: zeros()? }));
         Ok(Self { layers: layers.collect::<Result<_>>()?, len: 0, capacity })
     }

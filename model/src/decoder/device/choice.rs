@@ -44,21 +44,32 @@ pub enum DeviceError {
         device: ComputeDevice,
         /// What the driver said.
         #[source]
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
 }
 
 impl ComputeDevice {
+    /// Refuses a device that this program was not built for.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotBuilt`].
+    pub fn require_built(self) -> Result<(), DeviceError> {
+        match self {
+            Self::Cuda { .. } if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt { device: self }),
+            Self::Cpu | Self::Cuda { .. } => Ok(()),
+        }
+    }
+
     /// Opens it.
     ///
     /// # Errors
     /// When this program was built without CUDA, or there is no such GPU.
     pub fn open(self) -> Result<Device, DeviceError> {
+        self.require_built()?;
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda { .. } if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt { device: self }),
             Self::Cuda { ordinal } => {
-                Device::new_cuda(ordinal).map_err(|source| DeviceError::Open { device: self, source })
+                Device::new_cuda(ordinal).map_err(|source| DeviceError::Open { device: self, source: source.into() })
             }
         }
     }
