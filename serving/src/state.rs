@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use model::{ChatTemplate, Model, Tokenizer, chat::UnixSeconds};
+use model::{ChatTemplate, DeviceDecoder, Model, Tokenizer, chat::UnixSeconds};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -62,19 +62,35 @@ impl ServedModel {
         created: UnixSeconds,
         settings: &BuiltinSettings,
     ) -> io::Result<Self> {
+        let engine = BuiltinEngine::start(model.clone(), settings)?;
+        Ok(Self::of_model(id.into(), &model, created, engine, "cpu f32"))
+    }
+
+    /// Puts a model up with an engine of its own on another device than the CPU.
+    pub fn on_device(
+        id: impl Into<String>,
+        model: Arc<Model<DeviceDecoder>>,
+        created: UnixSeconds,
+        settings: &BuiltinSettings,
+    ) -> io::Result<Self> {
+        let engine = BuiltinEngine::start_on_device(model.clone(), settings)?;
+        Ok(Self::of_model(id.into(), &model, created, engine, model.decoder.class()))
+    }
+
+    fn of_model<D>(id: String, model: &Model<D>, created: UnixSeconds, engine: BuiltinEngine, device: &str) -> Self {
         let digest: String = model.manifest_digest.to_string().chars().skip("0x".len()).take(12).collect();
-        Ok(Self {
-            id: id.into(),
+        Self {
+            id,
             created,
             system_fingerprint: Some(format!("fp_{digest}")),
             tokenizer: model.tokenizer.clone(),
             chat_template: model.chat.clone(),
             stop_tokens: model.config.eos_token_ids.clone().into(),
-            engine_name: format!("hallmark {} cpu f32", env!("CARGO_PKG_VERSION")),
+            engine_name: format!("hallmark {} {device}", env!("CARGO_PKG_VERSION")),
             manifest: Some(model.manifest_digest),
             lease: None,
-            engine: Arc::new(BuiltinEngine::start(model, settings)?),
-        })
+            engine: Arc::new(engine),
+        }
     }
 
     /// Digest of the chat template, as licences name it; zero for a model without one.

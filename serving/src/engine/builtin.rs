@@ -14,7 +14,7 @@ mod slot;
 
 use std::{io, num::NonZeroUsize, sync::Arc, thread};
 
-use model::{Config, Model};
+use model::{Config, DeviceDecoder, Model};
 use rayon::ThreadPoolBuilder;
 
 use self::{
@@ -79,6 +79,18 @@ pub struct BuiltinEngine {
 impl BuiltinEngine {
     /// Starts the thread. Fails only if the system has no threads to give.
     pub fn start(model: Arc<Model>, settings: &BuiltinSettings) -> io::Result<Self> {
+        Self::start_model(model, settings)
+    }
+
+    /// The same with a decoder on another device, whose memory `cache_bytes` is then of.
+    pub fn start_on_device(model: Arc<Model<DeviceDecoder>>, settings: &BuiltinSettings) -> io::Result<Self> {
+        Self::start_model(model, settings)
+    }
+
+    fn start_model<D>(model: Arc<Model<D>>, settings: &BuiltinSettings) -> io::Result<Self>
+    where
+        Arc<Model<D>>: Forward,
+    {
         let config = &model.config;
         let context =
             settings.context_length.map_or(config.max_positions, |limit| limit.get().min(config.max_positions));

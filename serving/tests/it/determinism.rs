@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use serving::engine::builtin::BuiltinSettings;
+use serving::{ServedModel, engine::builtin::BuiltinSettings};
 use tokio::task::JoinSet;
 
 use crate::support::{Host, MODEL, count, real_model, shared};
@@ -58,7 +58,7 @@ fn comparable(mut answer: Value) -> (String, u64) {
     (format!("{} {}", answer["choices"], answer["usage"]), cached.as_u64().unwrap())
 }
 
-async fn alone(reference: &str, requests: &[Value]) -> Vec<String> {
+async fn alone(model: impl Fn(&BuiltinSettings) -> ServedModel, requests: &[Value]) -> Vec<String> {
     let settings = BuiltinSettings {
         streams: count(1),
         queue: 8,
@@ -67,7 +67,7 @@ async fn alone(reference: &str, requests: &[Value]) -> Vec<String> {
         threads: Some(count(1)),
         ..BuiltinSettings::default()
     };
-    let host = Host::start(real_model(reference, &settings)).await;
+    let host = Host::start(model(&settings)).await;
     let mut answers = Vec::new();
     for request in requests {
         let answer = host.send("/v1/completions", request).await.json().await.unwrap();
@@ -111,9 +111,9 @@ fn compare((index, answer): (usize, Value), requests: &[Value], expected: &[Stri
     cached
 }
 
-async fn same_bytes(reference: &str, number: usize) {
+pub(crate) async fn same_bytes(model: impl Fn(&BuiltinSettings) -> ServedModel, number: usize) {
     let requests = requests(number);
-    let expected = alone(reference, &requests).await;
+    let expected = alone(&model, &requests).await;
     for (threads, streams, piece, reuse) in [(2, 32, 256, true), (1, 5, 7, true), (2, 9, 33, false)] {
         let settings = BuiltinSettings {
             streams: count(streams),
@@ -124,7 +124,7 @@ async fn same_bytes(reference: &str, number: usize) {
             threads: Some(count(threads)),
             ..BuiltinSettings::default()
         };
-        let host = Host::start(real_model(reference, &settings)).await;
+        let host = Host::start(model(&settings)).await;
         let cached = in_batches(&host, &requests, &expected, u64::try_from(streams).unwrap()).await;
         assert_eq!(cached > 0, reuse, "{cached} tokens from caches with {streams} streams");
     }
@@ -132,13 +132,14 @@ async fn same_bytes(reference: &str, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_requests_have_the_same_bytes_alone_and_together() {
-    same_bytes("bundled", 1000).await;
+    same_bytes(|settings| real_model("bundled", settings), 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs shared data"]
 async fn stories_model_gives_the_same_bytes_alone_and_together() {
-    same_bytes(&shared("data/models/stories260K"), 100).await;
+    let reference = shared("data/models/stories260K");
+    same_bytes(|settings| real_model(&reference, settings), 100).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod books;
 mod choices;
 mod determinism;
+mod device;
 mod faults;
 mod generation;
 mod hostile;

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use model::{KvCache, Model, Stream};
+use model::{DeviceCache, DeviceDecoder, KvCache, Model, Stream};
 
 /// A failure that can be told to every stream of a batch.
 pub(super) type Failure = Arc<dyn Error + Send + Sync>;
@@ -48,7 +48,30 @@ impl Forward for Arc<Model> {
     }
 
     fn forward(&self, streams: &mut [Append<'_, KvCache>]) -> Result<Vec<Vec<f32>>, Failure> {
-        let mut batch: Vec<Stream<'_>> = streams.iter_mut().map(|(tokens, cache)| Stream { tokens, cache }).collect();
+        let mut batch: Vec<Stream<'_>> =
+            streams.iter_mut().map(|(tokens, cache)| Stream { tokens, cache: &mut **cache }).collect();
+        self.decoder.forward(&mut batch).map_err(failure)?.to_vec2().map_err(failure)
+    }
+}
+
+impl Forward for Arc<Model<DeviceDecoder>> {
+    type Cache = DeviceCache;
+
+    fn new_cache(&self, capacity: usize) -> Result<DeviceCache, Failure> {
+        self.decoder.new_cache(capacity).map_err(failure)
+    }
+
+    fn clear(&self, cache: &mut DeviceCache) {
+        cache.clear();
+    }
+
+    fn copy_prefix(&self, from: &DeviceCache, to: &mut DeviceCache, tokens: usize) -> Result<(), Failure> {
+        to.copy_prefix(from, tokens).map_err(failure)
+    }
+
+    fn forward(&self, streams: &mut [Append<'_, DeviceCache>]) -> Result<Vec<Vec<f32>>, Failure> {
+        let mut batch: Vec<Stream<'_, DeviceCache>> =
+            streams.iter_mut().map(|(tokens, cache)| Stream { tokens, cache: &mut **cache }).collect();
         self.decoder.forward(&mut batch).map_err(failure)?.to_vec2().map_err(failure)
     }
 }
