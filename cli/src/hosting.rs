@@ -1,16 +1,17 @@
 //! Serves a loaded model in this process: the built-in engine behind the OpenAI endpoints.
 
 pub(crate) mod config;
+mod loaded;
 pub(crate) mod metered;
 
-use std::{future::Future, net::SocketAddr, num::NonZeroUsize, sync::Arc};
+use std::{future::Future, net::SocketAddr, num::NonZeroUsize};
 
 use anyhow::Context as _;
-use model::Model;
-use serving::{AppState, Limits, ServedModel, engine::builtin::BuiltinSettings, state::system_clock};
+use serving::{AppState, Limits, engine::builtin::BuiltinSettings, state::system_clock};
 use tokio::net::TcpListener;
 use url::Url;
 
+pub(crate) use self::loaded::Loaded;
 use crate::failure::Advise as _;
 
 /// A configuration that starts as it is beside `hallmark devnet`.
@@ -46,17 +47,16 @@ pub(crate) struct Host {
 
 impl Host {
     /// Listens first, so that a taken port is reported before anything else happens.
-    pub(crate) async fn bind(model: Model, plan: HostPlan) -> anyhow::Result<Self> {
+    pub(crate) async fn bind(model: Loaded, plan: HostPlan) -> anyhow::Result<Self> {
         Self::bind_within(model, plan, Limits::default()).await
     }
 
     /// [`bind`](Self::bind) with limits of the host's own.
-    pub(crate) async fn bind_within(model: Model, plan: HostPlan, limits: Limits) -> anyhow::Result<Self> {
+    pub(crate) async fn bind_within(model: Loaded, plan: HostPlan, limits: Limits) -> anyhow::Result<Self> {
         let listener = listen(plan.listen).await?;
         let address = listener.local_addr().context("failed to read the address that was bound")?;
         let settings = BuiltinSettings { streams: plan.streams, queue: plan.queue, ..BuiltinSettings::default() };
-        let served = ServedModel::builtin(plan.name, Arc::new(model), system_clock(), &settings)
-            .context("failed to start the engine")?;
+        let served = model.serve(plan.name, &settings)?;
         // Whoever waits in the queue or runs is open too: it must be the queue that fills first.
         let open_requests = limits.open_requests.max(plan.streams.get().saturating_add(plan.queue));
         let limits = Limits { open_requests, ..limits };

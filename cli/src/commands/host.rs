@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, builder::FalseyValueParser};
+use model::ComputeDevice;
 use protocol::{
     money::Prices,
     units::{Amount, PricePerMillion},
@@ -19,7 +20,7 @@ use serving::Limits;
 use crate::{
     context::Context,
     failure::Advise as _,
-    hosting::{self, EXAMPLE, HostPlan, config::HostConfig, metered::Metered},
+    hosting::{self, EXAMPLE, HostPlan, Loaded, config::HostConfig, metered::Metered},
     models, output, progress,
 };
 
@@ -49,6 +50,10 @@ pub(crate) struct Host {
     /// Serve one model without licence, vouchers and bills; the arguments below are for this
     #[arg(long, env = "HALLMARK_UNMETERED", value_parser = FalseyValueParser::new())]
     unmetered: bool,
+
+    /// What computes: cpu, cuda or cuda:1
+    #[arg(long, env = "HALLMARK_DEVICE", value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
 
     /// Address to listen on; port 0 takes a free one
     #[arg(long, env = "HALLMARK_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen_address)]
@@ -93,9 +98,9 @@ pub(crate) async fn run(arguments: Host, context: &Context) -> anyhow::Result<Ex
             .advise("name a configuration with --config, or serve without licence and bills with --unmetered");
     }
     let step = context.progress().step("load");
-    let reference = arguments.model.clone();
-    let model = context.compute(move || models::load(&reference)).await?;
-    step.done(&models::summary(&model.config));
+    let (reference, device) = (arguments.model.clone(), arguments.device);
+    let model = context.compute(move || Loaded::load(&reference, device)).await?;
+    step.done(&model.summary());
     let plan = HostPlan {
         name: arguments.model_name.unwrap_or_else(|| models::short_name(&arguments.model)),
         listen: arguments.listen,

@@ -3,16 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
 use anyhow::Context as _;
 use clap::Args;
+use model::ComputeDevice;
 use protocol::messages::{Signed, Statement};
 use serde_json::{Value, json};
-use serving::{AppState, Limits, ServedModel, engine::builtin::BuiltinSettings, replay::replay, state::system_clock};
+use serving::{AppState, Limits, engine::builtin::BuiltinSettings, replay::replay, state::system_clock};
 
-use crate::{context::Context, failure::Advise as _, models, output};
+use crate::{context::Context, failure::Advise as _, hosting::Loaded, output};
 
 /// Exit code of an answer that the model does not give.
 const DIFFERS: u8 = 2;
@@ -37,6 +37,10 @@ pub(crate) struct Replay {
     /// The model that was leased: a folder in Hugging Face layout, org/name, or `bundled`
     #[arg(long, env = "HALLMARK_MODEL", value_name = "PATH|ORG/NAME", default_value = "bundled")]
     model: String,
+
+    /// What computes: cpu, cuda or cuda:1. It must be the kind of device that the host has
+    #[arg(long, env = "HALLMARK_DEVICE", value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
 }
 
 pub(crate) async fn run(arguments: Replay, context: &Context) -> anyhow::Result<ExitCode> {
@@ -51,10 +55,9 @@ pub(crate) async fn run(arguments: Replay, context: &Context) -> anyhow::Result<
         serde_json::from_value(hallmark["statement"].clone()).context("the statement cannot be read")?;
     let record = hallmark["record"].as_str().context("there is no record beside the statement")?;
 
-    let reference = arguments.model.clone();
-    let model = context.compute(move || models::load(&reference)).await?;
-    let served = ServedModel::builtin(name, Arc::new(model), system_clock(), &BuiltinSettings::default())
-        .context("failed to start the engine")?;
+    let (reference, device) = (arguments.model.clone(), arguments.device);
+    let model = context.compute(move || Loaded::load(&reference, device)).await?;
+    let served = model.serve(name, &BuiltinSettings::default())?;
     let state = AppState::new(vec![served], Limits::default(), system_clock, 0);
     let replayed = replay(&state, &body, &statement.message, record).await?;
 

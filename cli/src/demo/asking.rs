@@ -28,7 +28,7 @@ use super::{
 use crate::{
     context::Context,
     format,
-    hosting::{Host, HostPlan},
+    hosting::{Host, HostPlan, Loaded},
 };
 
 /// The two servers of a demo.
@@ -52,7 +52,7 @@ pub(super) async fn serve_base(base: Model, context: &Context, stop: Cancellatio
         queue: 64,
         seed: context.seed()?,
     };
-    let host = Host::bind(base, plan).await?;
+    let host = Host::bind(Loaded::Cpu(base), plan).await?;
     let url = host.url().clone();
     context.tracker.spawn(async move {
         if let Err(error) = host.serve(stop.cancelled_owned()).await {

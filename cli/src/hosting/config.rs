@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use model::ComputeDevice;
 use protocol::{ids::LeaseId, units::Seconds};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
@@ -106,6 +107,9 @@ pub(crate) struct ModelConfig {
     /// A folder in Hugging Face layout, `org/name`, or `bundled`. In front of another server only its tokenizer and chat template
     /// are used.
     pub(crate) model: String,
+    /// What the built-in engine computes on: `cpu`, `cuda` or `cuda:1`.
+    #[serde(default, deserialize_with = "device")]
+    pub(crate) device: ComputeDevice,
     /// Another server that runs the model: where its API begins, `/v1` included.
     pub(crate) upstream: Option<Url>,
     /// The model's name there; needed if it serves several.
@@ -159,6 +163,7 @@ impl HostConfig {
                     model.served_name()
                 );
             }
+            model.check().with_context(|| format!("the model {}", model.served_name()))?;
         }
         for (name, span) in [("[chain] poll", self.chain.poll), ("[settlement] every", self.settlement.every)] {
             anyhow::ensure!(!span.is_zero(), "{name} must be 1s at least");
@@ -168,6 +173,14 @@ impl HostConfig {
 }
 
 impl ModelConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.upstream.is_none() || self.device == ComputeDevice::Cpu,
+            "`device` is for the built-in engine, and `upstream` lets another server run the model; name one of them"
+        );
+        Ok(self.device.require_built()?)
+    }
+
     /// Its name in the API.
     pub(crate) fn served_name(&self) -> String {
         self.name.clone().unwrap_or_else(|| models::short_name(&self.model))
@@ -234,6 +247,10 @@ fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LeaseId, D::Error
     NonZeroU32::deserialize(deserializer).map(|number| LeaseId::new(number.get().into()))
 }
 
+fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ComputeDevice, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
 /// `90s`, `15m`, `12h`, `30d`.
 fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -261,10 +278,32 @@ mod tests {
             ("[[model]]\nmodel = \"bundled\"\nlease = 0", "lease"),
             ("listen = 8080\n[[model]]\nmodel = \"bundled\"\nlease = 1", "listen"),
             ("[chain]\npoll = \"1\"\n[[model]]\nmodel = \"bundled\"\nlease = 1", "30d"),
+            ("[[model]]\nmodel = \"bundled\"\nlease = 1\ndevice = \"gpu\"", "cuda:1"),
             ("port = 1\n[[model]]\nmodel = \"bundled\"\nlease = 1", "port"),
         ] {
             let error = toml::from_str::<HostConfig>(text).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");
         }
+    }
+
+    fn check(device: &str, more: &str) -> Result<(), String> {
+        let text = format!("[[model]]\nmodel = \"bundled\"\nlease = 1\ndevice = \"{device}\"\n{more}");
+        let config = toml::from_str::<HostConfig>(&text).unwrap();
+        config.check().map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_device_is_for_the_built_in_engine() {
+        assert_eq!(check("cpu", ""), Ok(()));
+        assert_eq!(check("cpu", "upstream = \"http://127.0.0.1:1/v1\""), Ok(()));
+        let error = check("cuda:1", "upstream = \"http://127.0.0.1:1/v1\"").unwrap_err();
+        assert!(error.contains("bundled") && error.contains("name one of them"), "{error}");
+    }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_gpu_without_cuda_is_refused_at_the_start() {
+        let error = check("cuda:1", "").unwrap_err();
+        assert!(error.contains("cuda:1") && error.contains("--features cuda"), "{error}");
     }
 }

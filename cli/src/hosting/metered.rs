@@ -1,6 +1,6 @@
 //! A metered host, from its configuration.
 
-use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
 use anyhow::Context as _;
 use licensing_contracts::{
@@ -25,7 +25,10 @@ use serving::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use url::Url;
 
-use super::config::{HostConfig, LimitConfig, ModelConfig, UpstreamPrompt};
+use super::{
+    Loaded,
+    config::{HostConfig, LimitConfig, ModelConfig, UpstreamPrompt},
+};
 use crate::{clock, commands::chain::Token, context::Context, failure::Advise as _, models, secrets};
 
 /// How long a request waits for the disk.
@@ -200,16 +203,16 @@ async fn load(model: &ModelConfig, name: &str, context: &Context) -> anyhow::Res
     let step = context.progress().step("load");
     let reference = model.model.clone();
     let Some(base) = &model.upstream else {
-        let weights = context.compute(move || models::load(&reference)).await?;
-        step.done(&models::summary(&weights.config));
+        let device = model.device;
+        let weights = context.compute(move || Loaded::load(&reference, device)).await?;
+        step.done(&weights.summary());
         let settings = BuiltinSettings {
             streams: model.streams,
             queue: model.queue,
             context_length: model.context_length,
             ..BuiltinSettings::default()
         };
-        let served = ServedModel::builtin(name, Arc::new(weights), system_clock(), &settings);
-        return served.context("failed to start the engine");
+        return weights.serve(name, &settings);
     };
     let folder = context.compute(move || models::folder(&reference)).await?;
     let settings = UpstreamSettings {

@@ -39,6 +39,21 @@ fn a_host_of_nothing() {
 }
 
 #[test]
+fn a_device_that_is_not_there() {
+    run(folder().path(), &["host", "--unmetered", "--device", "gpu"]).refused(&["no device `gpu`", "cuda:1"]);
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_gpu_without_cuda() {
+    let folder = folder();
+    run(folder.path(), &["host", "--unmetered", "--device", "cuda"]).refused(&["cuda:0 needs", "--features cuda"]);
+    let config = "[[model]]\nmodel = \"bundled\"\nlease = 1\ndevice = \"cuda:1\"";
+    fs::write(folder.path().join("host.toml"), config).unwrap();
+    run(folder.path(), &["host", "--config", "host.toml"]).refused(&["host.toml", "cuda:1 needs", "--features cuda"]);
+}
+
+#[test]
 fn a_port_that_is_taken() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
