@@ -1,10 +1,11 @@
-//! The decoder for GPUs, on candle's CPU backend: the same operations in the same shapes, by other kernels.
+//! The decoder for GPUs, on candle's CPU backend: the same operations in the same shapes, by other kernels. With feature
+//! `cuda` and `--ignored` the same tests run on a GPU.
 
 use std::path::Path;
 
 use candle_core::Device;
 use model::{
-    Decoder, DeviceCache, DeviceDecoder, Error, Model, Stream, WeightFiles,
+    Decoder, DeviceCache, DeviceDecoder, Model, Stream, WeightFiles,
     decoder::device::{ComputeDevice, Precision},
     sampler::greedy,
 };
@@ -17,8 +18,8 @@ use crate::{
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
 
-fn on_device(folder: &Path, precision: Precision) -> DeviceDecoder {
-    DeviceDecoder::load(&WeightFiles::open(folder).unwrap(), &Device::Cpu, precision).unwrap()
+fn on(device: &Device, folder: &Path, precision: Precision) -> DeviceDecoder {
+    DeviceDecoder::load(&WeightFiles::open(folder).unwrap(), device, precision).unwrap()
 }
 
 fn step(decoder: &DeviceDecoder, tokens: &[u32], cache: &mut DeviceCache) -> Vec<f32> {
@@ -70,11 +71,10 @@ fn windowed(window: usize) -> (tempfile::TempDir, Vec<u32>) {
     (folder, (0..300).map(|at: u32| at * at % 7 + at % 3).collect())
 }
 
-#[test]
-fn logits_equal_transformers_for_every_family() {
+fn logits_equal_transformers(device: &Device) {
     for folder in families() {
         let (_, expected) = load(&folder);
-        let decoder = on_device(&folder, Precision::F32);
+        let decoder = on(device, &folder, Precision::F32);
         let logits = in_pieces(&decoder, &ids(&expected["input_ids"]), &[1]);
         for (position, row) in ids(&expected["positions"]).iter().zip(expected["logits"].as_array().unwrap()) {
             let row: Vec<f32> = serde_json::from_value(row.clone()).unwrap();
@@ -84,11 +84,10 @@ fn logits_equal_transformers_for_every_family() {
     }
 }
 
-#[test]
-fn greedy_tokens_equal_those_of_the_cpu() {
+fn greedy_tokens_equal(device: &Device) {
     for folder in families() {
         let (_, expected) = load(&folder);
-        let decoder = on_device(&folder, Precision::F32);
+        let decoder = on(device, &folder, Precision::F32);
         let (mut tokens, wanted) = (ids(&expected["input_ids"]), ids(&expected["greedy_16"]));
         let mut cache = decoder.new_cache(tokens.len() + wanted.len()).unwrap();
         let mut found = Vec::new();
@@ -101,13 +100,12 @@ fn greedy_tokens_equal_those_of_the_cpu() {
     }
 }
 
-#[test]
-fn bf16_is_near_f32() {
+fn bf16_is_near(device: &Device) {
     for folder in families() {
         let (cpu, expected) = load(&folder);
         let input = ids(&expected["input_ids"]);
         let wanted = on_cpu(&cpu, &input);
-        let decoder = on_device(&folder, Precision::Bf16);
+        let decoder = on(device, &folder, Precision::Bf16);
         let found = step(&decoder, &input, &mut decoder.new_cache(input.len()).unwrap());
         // bf16 keeps 8 bits of a number.
         let largest = wanted.iter().fold(0.0_f32, |largest, logit| largest.max(logit.abs()));
@@ -116,12 +114,11 @@ fn bf16_is_near_f32() {
     }
 }
 
-#[test]
-fn a_window_hides_what_it_hides_on_the_cpu() {
+fn a_window_hides(device: &Device) {
     for window in [1, 5, 64, 70, 130] {
         let (folder, tokens) = windowed(window);
         let cpu = WeightFiles::open(folder.path()).unwrap().load().unwrap();
-        let decoder = on_device(folder.path(), Precision::F32);
+        let decoder = on(device, folder.path(), Precision::F32);
         for length in [1, 16, 17, 64, 65, 131, 300] {
             let found = step(&decoder, &tokens[..length], &mut decoder.new_cache(300).unwrap());
             let apart = difference(&found, &on_cpu(&cpu, &tokens[..length]));
@@ -130,8 +127,7 @@ fn a_window_hides_what_it_hides_on_the_cpu() {
     }
 }
 
-#[test]
-fn pieces_and_batch_mates_and_threads_and_room_do_not_change_a_bit() {
+fn nothing_else_changes_a_bit(device: &Device) {
     let (folder, long) = windowed(70);
     let mut cases: Vec<_> = families()
         .into_iter()
@@ -142,7 +138,7 @@ fn pieces_and_batch_mates_and_threads_and_room_do_not_change_a_bit() {
         .collect();
     cases.push((folder.path().to_owned(), long));
     for ((folder, input), precision) in cases.iter().flat_map(|case| PRECISIONS.map(|precision| (case, precision))) {
-        let decoder = on_device(folder, precision);
+        let decoder = on(device, folder, precision);
         let alone = bits(&in_pieces(&decoder, input, &[input.len()])[0]);
         for pieces in [&[1][..], &[7, 3], &[40, 29, 1], &[16], &[65, 64]] {
             let last = in_pieces(&decoder, input, pieces).pop().unwrap();
@@ -162,10 +158,9 @@ fn pieces_and_batch_mates_and_threads_and_room_do_not_change_a_bit() {
     }
 }
 
-#[test]
-fn a_copied_prefix_goes_on_as_if_it_had_been_computed() {
+fn a_copied_prefix_goes_on(device: &Device) {
     for (folder, precision) in families().iter().flat_map(|folder| PRECISIONS.map(|precision| (folder, precision))) {
-        let decoder = on_device(folder, precision);
+        let decoder = on(device, folder, precision);
         let input = &ids(&load(folder).1["input_ids"])[..70];
         let alone = bits(&in_pieces(&decoder, input, &[input.len()])[0]);
         let mut donor = decoder.new_cache(60).unwrap();
@@ -187,8 +182,38 @@ fn a_copied_prefix_goes_on_as_if_it_had_been_computed() {
 }
 
 #[test]
+fn logits_equal_transformers_for_every_family() {
+    logits_equal_transformers(&Device::Cpu);
+}
+
+#[test]
+fn greedy_tokens_equal_those_of_the_cpu() {
+    greedy_tokens_equal(&Device::Cpu);
+}
+
+#[test]
+fn bf16_is_near_f32() {
+    bf16_is_near(&Device::Cpu);
+}
+
+#[test]
+fn a_window_hides_what_it_hides_on_the_cpu() {
+    a_window_hides(&Device::Cpu);
+}
+
+#[test]
+fn pieces_and_batch_mates_and_threads_and_room_do_not_change_a_bit() {
+    nothing_else_changes_a_bit(&Device::Cpu);
+}
+
+#[test]
+fn a_copied_prefix_goes_on_as_if_it_had_been_computed() {
+    a_copied_prefix_goes_on(&Device::Cpu);
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
-    let decoder = on_device(&families()[0], Precision::F32);
+    let decoder = on(&Device::Cpu, &families()[0], Precision::F32);
     let vocabulary = decoder.config().vocab_size as u32;
     assert!(decoder.new_cache(100_000).unwrap_err().to_string().contains("does not fit"));
     let mut cache = decoder.new_cache(2).unwrap();
@@ -217,5 +242,46 @@ fn a_whole_model_says_how_it_is_computed() {
 #[cfg(not(feature = "cuda"))]
 fn a_gpu_is_refused_before_the_model_is_looked_for() {
     let error = Model::load_on("no/such/folder", ComputeDevice::Cuda { ordinal: 0 }).unwrap_err();
-    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert!(matches!(error, model::Error::Device(_)), "{error}");
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU"]
+    fn logits_equal_transformers_for_every_family() {
+        logits_equal_transformers(&ComputeDevice::Cuda { ordinal: 0 }.open().unwrap());
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU"]
+    fn greedy_tokens_equal_those_of_the_cpu() {
+        greedy_tokens_equal(&ComputeDevice::Cuda { ordinal: 0 }.open().unwrap());
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU"]
+    fn bf16_is_near_f32() {
+        bf16_is_near(&ComputeDevice::Cuda { ordinal: 0 }.open().unwrap());
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU"]
+    fn a_window_hides_what_it_hides_on_the_cpu() {
+        a_window_hides(&ComputeDevice::Cuda { ordinal: 0 }.open().unwrap());
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU"]
+    fn pieces_and_batch_mates_and_threads_and_room_do_not_change_a_bit() {
+        nothing_else_changes_a_bit(&ComputeDevice::Cuda { ordinal: 0 }.open().unwrap());
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU"]
+    fn a_copied_prefix_goes_on_as_if_it_had_been_computed() {
+        a_copied_prefix_goes_on(&ComputeDevice::Cuda { ordinal: 0 }.open().unwrap());
+    }
 }
