@@ -92,11 +92,7 @@ impl Decoder {
 
     /// Reads all weights of a GGUF file; its matrices stay as they are.
     pub fn load_gguf(weights: &GgufWeights) -> Result<Self, DecoderError> {
-        Self::of(
-            weights.config(),
-            |name| weights.contains(name),
-            |name| weights.read(name).map_err(|error| DecoderError::Gguf(Box::new(error))),
-        )
+        Self::of(weights.config(), |name| weights.contains(name), |name| Ok(weights.read(name)?))
     }
 
     fn of(
