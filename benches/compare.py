@@ -423,9 +423,8 @@ class Compare:
             ours, peers = measured["ours", kind], measured["llama.cpp", kind]
             for what in ours[0]:
                 first, then = targets.get(what, (None, None))
-                note = "through /v1/completions" if what == "decode, 1 stream" else ""
                 self.table.add("S3", "smollm2", f"{what}: {kind}", "tokens/s", [r[what] for r in ours], [r[what] for r in peers],
-                               first, then, note)
+                               first, then)
             many = statistics.median([r["aggregate, 16 streams"] / r["decode, 1 stream"] for r in ours])
             self.table.value("S3", "smollm2", f"ours: 16 streams over 1 stream: {kind}", "", many, (">=", 5))
 
