@@ -337,6 +337,13 @@ async fn an_engine_whose_thread_died_says_so() {
     assert!(engine.probe().await.is_ok());
     let error = read(submit(&engine, request(vec![1], 5))).await.unwrap_err();
     assert!(matches!(error, EngineError::Stopped), "{error}");
+    // The answer ends while the thread unwinds, a moment before the thread is gone.
+    let gone = async {
+        while engine.probe().await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.unwrap();
     assert!(matches!(engine.probe().await, Err(EngineError::Stopped)));
 }
 
